@@ -1,0 +1,119 @@
+import { randomBytes } from "node:crypto";
+import { availableParallelism, hostname } from "node:os";
+import { resolve } from "node:path";
+import { type Env, flag, integer, list, number, oneOf, text, url } from "./read-env.ts";
+
+const MIB = 1024 * 1024;
+
+/** Everything a person can set, typed, with its default. Durations in ms, sizes in bytes, unless named. */
+export function readConfig(env: Env = process.env, cwd: string = process.cwd()) {
+  return {
+    /** Names this process among several that share a database. */
+    instanceId: text(env, "INSTANCE_ID", `${hostname()}-${process.pid}-${randomBytes(3).toString("hex")}`),
+    production: text(env, "NODE_ENV") === "production",
+    host: text(env, "CDS_HOST", "127.0.0.1"),
+    dataDir: resolve(cwd, text(env, "CDS_DATA_DIR", "data")),
+    /** Whether the data directory was named by a person (then it is never moved elsewhere). */
+    dataDirGiven: text(env, "CDS_DATA_DIR") !== undefined,
+    ports: {
+      /** 0 = any free port. `PORT` is the OpenCode gateway's own name for the one origin. */
+      ui: integer(env, "CDS_UI_PORT", integer(env, "PORT", 6711, 0, 65_535), 0, 65_535),
+      api: integer(env, "CDS_API_PORT", 6813, 0, 65_535),
+      auth: integer(env, "CDS_AUTH_PORT", 6971, 0, 65_535),
+      llm: integer(env, "CDS_LLM_PORT", 6988, 0, 65_535),
+    },
+    /** Origins besides our own that a browser may call from. */
+    allowedOrigins: list(env, "CDS_ALLOWED_ORIGINS"),
+    /** Proxies in front of us whose X-Forwarded-For is believed (addresses or CIDR). */
+    trustedProxies: list(env, "CDS_TRUSTED_PROXIES"),
+    log: {
+      level: oneOf(env, "LOG_LEVEL", "info", ["trace", "debug", "info", "warn", "error", "fatal", "silent"]),
+      pretty: flag(env, "CDS_LOG_PRETTY", text(env, "NODE_ENV") !== "production"),
+    },
+    admin: {
+      username: text(env, "CDS_ADMIN_USERNAME", "admin"),
+      password: text(env, "CDS_ADMIN_PASSWORD"),
+    },
+    /** Master secret for stored keys and tokens, 32+ characters; else a file in the data directory. */
+    masterKey: text(env, "CDS_MASTER_KEY"),
+    database: {
+      url: text(env, "DATABASE_URL"),
+      /** 18 connections are as fast as 25 here and stay below 20 active (DB-3). */
+      pool: integer(env, "CDS_DB_POOL", 18, 2, 200),
+      connectTimeoutMs: integer(env, "CDS_DB_CONNECT_TIMEOUT_MS", 15_000, 100, 120_000),
+      statementTimeoutMs: integer(env, "CDS_DB_STATEMENT_TIMEOUT_MS", 30_000, 100, 600_000),
+    },
+    auth: {
+      accessTokenSeconds: integer(env, "CDS_ACCESS_TOKEN_SECONDS", 3600, 5, 86_400),
+      refreshTokenSeconds: integer(env, "CDS_REFRESH_TOKEN_SECONDS", 30 * 86_400, 60, 365 * 86_400),
+      allowRegistration: flag(env, "CDS_ALLOW_REGISTRATION", true),
+    },
+    limits: {
+      /** Sustained requests per second and the burst above it. */
+      requestsPerUser: number(env, "CDS_REQUESTS_PER_USER", 50, 0.1, 1e6),
+      requestsPerUserBurst: integer(env, "CDS_REQUESTS_PER_USER_BURST", 200, 1, 1e6),
+      requestsPerIp: number(env, "CDS_REQUESTS_PER_IP", 200, 0.1, 1e6),
+      requestsPerIpBurst: integer(env, "CDS_REQUESTS_PER_IP_BURST", 800, 1, 1e6),
+      /** Sign-in attempts per address and per name: the password check is slow on purpose. */
+      loginsPerMinute: number(env, "CDS_LOGINS_PER_MINUTE", 30, 0.1, 1e6),
+      bodyBytes: integer(env, "CDS_MAX_BODY_BYTES", 16 * MIB, 1024, 512 * MIB),
+      archiveBytes: integer(env, "CDS_MAX_ARCHIVE_BYTES", 64 * MIB, 1024, 1024 * MIB),
+      batch: integer(env, "CDS_MAX_BATCH", 50, 1, 1000),
+      socketsPerUser: integer(env, "CDS_MAX_SOCKETS_PER_USER", 20, 1, 1000),
+      subscriptionsPerSocket: integer(env, "CDS_MAX_SUBSCRIPTIONS", 50, 1, 1000),
+    },
+    quota: {
+      fileBytes: integer(env, "CDS_MAX_FILE_BYTES", 10 * MIB, 1024, 256 * MIB),
+      projectBytes: integer(env, "CDS_MAX_PROJECT_BYTES", 256 * MIB, 1024, 16_384 * MIB),
+      projectFiles: integer(env, "CDS_MAX_PROJECT_FILES", 20_000, 1, 200_000),
+      userBytes: integer(env, "CDS_MAX_USER_BYTES", 1024 * MIB, 1024, 1e15),
+      userProjects: integer(env, "CDS_MAX_USER_PROJECTS", 500, 1, 100_000),
+    },
+    provider: {
+      apiKey: text(env, "OPENAI_API_KEY"),
+      baseUrl: url(env, "OPENAI_BASE_URL") ?? "https://api.openai.com/v1",
+      models: list(env, "OPENAI_MODELS"),
+      connectTimeoutMs: integer(env, "CDS_PROVIDER_CONNECT_TIMEOUT_MS", 10_000, 10, 120_000),
+      firstByteTimeoutMs: integer(env, "CDS_PROVIDER_FIRST_BYTE_TIMEOUT_MS", 60_000, 10, 600_000),
+      idleTimeoutMs: integer(env, "CDS_PROVIDER_IDLE_TIMEOUT_MS", 60_000, 10, 600_000),
+      attempts: integer(env, "CDS_PROVIDER_ATTEMPTS", 3, 1, 10),
+    },
+    billing: {
+      initialBalance: integer(env, "CDS_INITIAL_BALANCE", 20_000_000, 0, Number.MAX_SAFE_INTEGER),
+      /** Held when a task is queued, its hard ceiling. */
+      taskBudget: integer(env, "CDS_TASK_BUDGET", 1_000_000, 1, Number.MAX_SAFE_INTEGER),
+      inputPerMillion: integer(env, "CDS_PRICE_INPUT_PER_MILLION", 1_000_000, 0, 1e12),
+      outputPerMillion: integer(env, "CDS_PRICE_OUTPUT_PER_MILLION", 4_000_000, 0, 1e12),
+    },
+    queue: {
+      /** Agents at once on this instance; both names are the user's own. */
+      maxConcurrent: integer(env, "MAX_CONCURRENT_USERS", integer(env, "MAX_CONCURRENT_PROCESSES", 20, 1, 1000), 1, 1000),
+      perUser: integer(env, "CDS_MAX_ACTIVE_PER_USER", 1, 1, 100),
+      pendingPerUser: integer(env, "CDS_MAX_PENDING_PER_USER", 50, 1, 10_000),
+      secondsBetweenRequests: number(env, "CDS_RATE_LIMIT_SECONDS", 30, 0, 3600),
+      memoryThreshold: number(env, "CDS_MEMORY_THRESHOLD", 0.85, 0.01, 1),
+      diskThreshold: number(env, "CDS_DISK_THRESHOLD", 0.9, 0.01, 1),
+      leaseMs: integer(env, "CDS_LEASE_MS", 5000, 500, 120_000),
+      attempts: integer(env, "CDS_TASK_ATTEMPTS", 3, 1, 10),
+    },
+    run: {
+      timeoutMs: integer(env, "CDS_RUN_TIMEOUT_MS", 300_000, 1000, 86_400_000),
+      /** No event from the agent for this long ends the run. */
+      silenceMs: integer(env, "CDS_RUN_SILENCE_MS", 60_000, 1000, 3_600_000),
+      memoryBytes: integer(env, "CDS_RUN_MEMORY_MB", 512, 64, 65_536) * MIB,
+      /** What admission reckons per opencode process; measured 365-418 MB. */
+      memoryEstimateBytes: 450 * MIB,
+      maxOutputTokens: integer(env, "CDS_MAX_TOKENS", 8192, 1, 1_000_000),
+      /** Model calls one task may make: opencode's own `steps` is advisory. */
+      maxModelCalls: integer(env, "CDS_MAX_MODEL_CALLS", 60, 1, 10_000),
+      coldStarts: integer(env, "CDS_COLD_STARTS", availableParallelism(), 1, 64),
+      warmProcesses: integer(env, "CDS_WARM_PROCESSES", 12, 0, 1000),
+      warmIdleMs: integer(env, "CDS_WARM_IDLE_MS", 30 * 60_000, 1000, 86_400_000),
+      opencodeBin: text(env, "OPENCODE_BIN"),
+      tempDirPrefix: text(env, "TEMP_DIR_PREFIX", "cds-"),
+    },
+    shutdownGraceMs: integer(env, "CDS_SHUTDOWN_GRACE_MS", 10_000, 0, 600_000),
+  };
+}
+
+export type Config = ReturnType<typeof readConfig>;

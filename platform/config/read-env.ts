@@ -1,0 +1,65 @@
+/** The only place that reads the process environment: strings in, one typed value out, or a clear error. */
+export class ConfigError extends Error {
+  constructor(name: string, message: string) {
+    super(`${name}: ${message}`);
+    this.name = "ConfigError";
+  }
+}
+
+export type Env = Readonly<Record<string, string | undefined>>;
+
+export function text(env: Env, name: string): string | undefined;
+export function text(env: Env, name: string, fallback: string): string;
+export function text(env: Env, name: string, fallback?: string): string | undefined {
+  const value = env[name]?.trim();
+  return value === undefined || value === "" ? fallback : value;
+}
+
+/** A finite number within [min, max]. */
+export function number(env: Env, name: string, fallback: number, min: number, max: number): number {
+  const raw = text(env, name);
+  if (raw === undefined) return fallback;
+  const value = Number(raw);
+  if (!Number.isFinite(value) || value < min || value > max) {
+    throw new ConfigError(name, `"${raw}" is not a number from ${min} to ${max}`);
+  }
+  return value;
+}
+
+/** A whole number within [min, max]. */
+export function integer(env: Env, name: string, fallback: number, min: number, max: number): number {
+  const value = number(env, name, fallback, min, max);
+  if (!Number.isInteger(value)) throw new ConfigError(name, `"${value}" is not a whole number`);
+  return value;
+}
+
+export function flag(env: Env, name: string, fallback: boolean): boolean {
+  const raw = text(env, name)?.toLowerCase();
+  if (raw === undefined) return fallback;
+  if (["1", "true", "yes", "on"].includes(raw)) return true;
+  if (["0", "false", "no", "off"].includes(raw)) return false;
+  throw new ConfigError(name, `"${raw}" is neither true nor false`);
+}
+
+export function oneOf<const T extends string>(env: Env, name: string, fallback: T, values: readonly T[]): T {
+  const raw = text(env, name);
+  if (raw === undefined) return fallback;
+  const found = values.find((value) => value === raw);
+  if (found === undefined) throw new ConfigError(name, `"${raw}" is none of ${values.join(", ")}`);
+  return found;
+}
+
+/** Comma-separated, blanks trimmed. */
+export function list(env: Env, name: string): string[] {
+  return (text(env, name) ?? "")
+    .split(",")
+    .map((item) => item.trim())
+    .filter((item) => item !== "");
+}
+
+export function url(env: Env, name: string): string | undefined {
+  const raw = text(env, name);
+  if (raw === undefined) return undefined;
+  if (!URL.canParse(raw)) throw new ConfigError(name, `"${raw}" is not a URL`);
+  return raw.replace(/\/+$/, "");
+}

@@ -1,0 +1,38 @@
+import { z } from "zod";
+import { roleSchema, userSchema } from "./rpc/account.ts";
+
+/** A name or an e-mail address; compared without regard to case. */
+export const usernameSchema = z
+  .string()
+  .trim()
+  .min(2)
+  .max(254)
+  .regex(
+    /^[\p{L}\p{N}][\p{L}\p{N}._@+-]*$/u,
+    "letters, digits and . _ @ + - only, starting with a letter or digit",
+  );
+export const passwordSchema = z.string().min(8).max(1024);
+
+export const credentialsSchema = z.strictObject({ username: usernameSchema, password: passwordSchema });
+/** Logging in must not tell which rules a password has, so any string passes to the comparison. */
+export const loginSchema = z.strictObject({ username: z.string().max(254), password: z.string().max(1024) });
+export const refreshSchema = z.strictObject({ refresh_token: z.string().min(1).max(512) });
+
+export const sessionSchema = z.object({
+  access_token: z.string(),
+  refresh_token: z.string(),
+  /** Seconds until the access token expires. */
+  expires_in: z.number().int(),
+  user: userSchema,
+});
+export type Session = z.infer<typeof sessionSchema>;
+
+export const createUserSchema = z.strictObject({
+  username: usernameSchema,
+  password: passwordSchema,
+  role: roleSchema.default("developer"),
+});
+export const setBalanceSchema = z.strictObject({
+  balance_microcredits: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
+});
+export const setRoleSchema = z.strictObject({ role: roleSchema });

@@ -1,0 +1,77 @@
+import { z } from "zod";
+import { idSchema } from "./ids.ts";
+
+/** The life of a task (AG-2); the last three are terminal. */
+export const TASK_STATES = ["pending", "running", "completed", "failed", "cancelled"] as const;
+export const taskStateSchema = z.enum(TASK_STATES);
+export type TaskState = z.infer<typeof taskStateSchema>;
+
+export function isTerminal(state: TaskState): boolean {
+  return state === "completed" || state === "failed" || state === "cancelled";
+}
+
+/** Why a task waits (MU-5, names verbatim). */
+export const ADMISSION_REASONS = [
+  "max_concurrent_reached",
+  "user_already_active",
+  "memory_threshold_exceeded",
+  "disk_threshold_exceeded",
+  "rate_limit_exceeded",
+] as const;
+export const admissionReasonSchema = z.enum(ADMISSION_REASONS);
+export type AdmissionReason = z.infer<typeof admissionReasonSchema>;
+
+/** How a task failed, as its owner sees it. */
+export const taskErrorSchema = z.object({
+  code: z.string(),
+  message: z.string(),
+  hint: z.string().optional(),
+});
+export type TaskError = z.infer<typeof taskErrorSchema>;
+
+export const usageSchema = z.object({
+  input_tokens: z.number().int(),
+  output_tokens: z.number().int(),
+  cost_microcredits: z.number().int(),
+});
+export type Usage = z.infer<typeof usageSchema>;
+
+const TOOL_STATUSES = ["pending", "running", "completed", "failed"] as const;
+
+/** What one event says, by type. A task's last event is always `done`. */
+export const taskEventBodySchema = z.discriminatedUnion("type", [
+  z.object({
+    type: z.literal("state"),
+    state: taskStateSchema,
+    attempt: z.number().int().optional(),
+    note: z.string().optional(),
+  }),
+  z.object({ type: z.literal("text"), delta: z.string() }),
+  z.object({ type: z.literal("thought"), delta: z.string() }),
+  z.object({
+    type: z.literal("tool"),
+    call_id: z.string(),
+    name: z.string(),
+    status: z.enum(TOOL_STATUSES),
+    title: z.string().optional(),
+    input: z.unknown().optional(),
+    output: z.string().optional(),
+    truncated: z.boolean().optional(),
+  }),
+  z.object({ type: z.literal("usage"), ...usageSchema.shape }),
+  z.object({ type: z.literal("change"), change_id: idSchema, files: z.number().int() }),
+  z.object({ type: z.literal("error"), ...taskErrorSchema.shape }),
+  z.object({
+    type: z.literal("done"),
+    state: taskStateSchema,
+    change_id: idSchema.optional(),
+    error: taskErrorSchema.optional(),
+  }),
+]);
+export type TaskEventBody = z.infer<typeof taskEventBodySchema>;
+
+/** One event of a task's log: `seq` starts at 1 and has no gap. */
+export const taskEventSchema = z
+  .object({ task_id: idSchema, seq: z.number().int().positive(), at: z.iso.datetime() })
+  .and(taskEventBodySchema);
+export type TaskEvent = z.infer<typeof taskEventSchema>;

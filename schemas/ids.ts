@@ -1,0 +1,17 @@
+import { z } from "zod";
+
+/** Every kind of id and the prefix by which a person tells it from another. */
+export const ID_PREFIXES = {
+  user: "usr",
+  project: "prj",
+  task: "tsk",
+  change: "chg",
+  call: "llm",
+  token: "tok",
+  instance: "ins",
+} as const;
+
+export type IdKind = keyof typeof ID_PREFIXES;
+
+/** An id is an opaque string to callers; the limit keeps garbage out of indexes. */
+export const idSchema = z.string().min(1).max(64);

@@ -1,0 +1,11 @@
+/** The contract's face: what every other room may import by name. */
+export * from "./auth.ts";
+export * from "./errors.ts";
+export * from "./events.ts";
+export * from "./ids.ts";
+export * from "./rpc/account.ts";
+export * from "./rpc/agent.ts";
+export * from "./rpc/change.ts";
+export * from "./rpc/index.ts";
+export * from "./rpc/method.ts";
+export * from "./rpc/project.ts";

@@ -1,0 +1,120 @@
+import { z } from "zod";
+import { idSchema } from "../ids.ts";
+import { defineMethod } from "./method.ts";
+import { encodingSchema } from "./project.ts";
+
+export const CHANGE_STATES = ["proposed", "accepted", "rejected"] as const;
+export const changeStateSchema = z.enum(CHANGE_STATES);
+
+const contentSchema = z.object({ content: z.string(), encoding: encodingSchema, size: z.number().int() });
+
+const changeFile = z.object({
+  path: z.string(),
+  status: z.enum(["added", "modified", "deleted"]),
+  /** Null where the file did not exist before (added) or does not exist after (deleted). */
+  before: contentSchema.nullable(),
+  after: contentSchema.nullable(),
+});
+
+/** An overlap with what the project has become since the change's base. */
+const conflictSchema = z.object({
+  path: z.string(),
+  kind: z.enum(["content", "delete_modify", "modify_delete", "add_add", "binary", "file_directory"]),
+  /** The project's present content, null where it has none. */
+  current: contentSchema.nullable(),
+  /** Both sides between conflict markers, for text. */
+  merged: z.string().optional(),
+});
+
+const summaryShape = {
+  change_id: idSchema,
+  project_id: idSchema,
+  task_id: idSchema.optional(),
+  state: changeStateSchema,
+  base_revision: z.number().int(),
+  summary: z.string(),
+  created_at: z.iso.datetime(),
+  decided_at: z.iso.datetime().optional(),
+  /** The revision it became, once accepted. */
+  revision: z.number().int().optional(),
+};
+
+const resolutionSchema = z.strictObject({
+  path: z.string(),
+  /** The content to keep; null deletes the file. */
+  content: z.string().nullable(),
+  encoding: encodingSchema.default("utf8"),
+});
+
+export const changeMethods = {
+  "change.get": defineMethod({
+    summary: "A change with every file before and after, and its conflicts with the project as it is now.",
+    access: "viewer",
+    params: z.strictObject({ change_id: idSchema }),
+    result: z.object({
+      ...summaryShape,
+      current_revision: z.number().int(),
+      files: z.array(changeFile),
+      conflicts: z.array(conflictSchema),
+    }),
+    errors: ["NotFound"],
+    example: {
+      params: { change_id: "chg_01" },
+      result: {
+        change_id: "chg_01",
+        project_id: "prj_01",
+        task_id: "tsk_01",
+        state: "proposed",
+        base_revision: 3,
+        current_revision: 3,
+        summary: "Add a farewell function.",
+        created_at: "2026-11-20T10:00:03.100Z",
+        files: [
+          {
+            path: "src/farewell.js",
+            status: "added",
+            before: null,
+            after: { content: "export {};\n", encoding: "utf8", size: 11 },
+          },
+        ],
+        conflicts: [],
+      },
+    },
+  }),
+  "change.list": defineMethod({
+    summary: "A project's changes, newest first.",
+    access: "viewer",
+    params: z.strictObject({
+      project_id: idSchema,
+      state: changeStateSchema.optional(),
+      cursor: z.string().max(200).optional(),
+      limit: z.number().int().min(1).max(100).default(20),
+    }),
+    result: z.object({ changes: z.array(z.object(summaryShape)), next_cursor: z.string().optional() }),
+    errors: ["NotFound"],
+    example: { params: { project_id: "prj_01" }, result: { changes: [] } },
+  }),
+  "change.accept": defineMethod({
+    summary:
+      "Make a change the project's next revision, merging with what came since. A conflict needs a resolution per file.",
+    access: "developer",
+    params: z.strictObject({
+      change_id: idSchema,
+      resolutions: z.array(resolutionSchema).max(1000).optional(),
+    }),
+    result: z.object({ change_id: idSchema, state: changeStateSchema, revision: z.number().int() }),
+    errors: ["NotFound", "Conflict", "QuotaExceeded"],
+    example: {
+      params: { change_id: "chg_01" },
+      result: { change_id: "chg_01", state: "accepted", revision: 4 },
+    },
+  }),
+  "change.reject": defineMethod({
+    summary: "Put a change aside; the project stays as it is.",
+    access: "developer",
+    params: z.strictObject({ change_id: idSchema }),
+    result: z.object({ change_id: idSchema, state: changeStateSchema }),
+    errors: ["NotFound", "Conflict"],
+    example: { params: { change_id: "chg_01" }, result: { change_id: "chg_01", state: "rejected" } },
+  }),
+};
