@@ -87,7 +87,13 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
     },
     queue: {
       /** Agents at once on this instance; both names are the user's own. */
-      maxConcurrent: integer(env, "MAX_CONCURRENT_USERS", integer(env, "MAX_CONCURRENT_PROCESSES", 20, 1, 1000), 1, 1000),
+      maxConcurrent: integer(
+        env,
+        "MAX_CONCURRENT_USERS",
+        integer(env, "MAX_CONCURRENT_PROCESSES", 20, 1, 1000),
+        1,
+        1000,
+      ),
       perUser: integer(env, "CDS_MAX_ACTIVE_PER_USER", 1, 1, 100),
       pendingPerUser: integer(env, "CDS_MAX_PENDING_PER_USER", 50, 1, 10_000),
       secondsBetweenRequests: number(env, "CDS_RATE_LIMIT_SECONDS", 30, 0, 3600),
