@@ -1,0 +1,237 @@
+import type { TaskError } from "#schemas";
+import type { ColumnType, Generated, Insertable, Kysely, Selectable } from "kysely";
+
+/**
+ * The tables as Kysely sees them, one interface per table of `migrations/`.
+ * bigint columns arrive as safe integers (open.ts refuses others), timestamptz as Date, bytea as Buffer.
+ */
+export interface Schema {
+  users: UsersTable;
+  refresh_tokens: RefreshTokensTable;
+  providers: ProvidersTable;
+  models: ModelsTable;
+  projects: ProjectsTable;
+  blobs: BlobsTable;
+  project_files: ProjectFilesTable;
+  revisions: RevisionsTable;
+  revision_files: RevisionFilesTable;
+  changes: ChangesTable;
+  change_files: ChangeFilesTable;
+  tasks: TasksTable;
+  instances: InstancesTable;
+  task_events: TaskEventsTable;
+  ledger_entries: LedgerEntriesTable;
+  llm_calls: LlmCallsTable;
+  tokens_used: TokensUsedTable;
+}
+
+/** What every query function takes first: the pool or a transaction of it. */
+export type Db = Kysely<Schema>;
+
+/** Filled by the database with now() unless given. */
+type CreatedAt = ColumnType<Date, Date | undefined, never>;
+type UpdatedAt = ColumnType<Date, Date | undefined, Date>;
+/** A jsonb column: objects come out, JSON text goes in (`JSON.stringify`). */
+type Json<T> = ColumnType<T, string, string>;
+type Append<T> = ColumnType<T, T, never>;
+type AppendNullable<T> = ColumnType<T | null, T | null | undefined, never>;
+
+export interface UsersTable {
+  id: string;
+  username: string;
+  email: string | null;
+  password_hash: string;
+  role: "admin" | "developer" | "viewer";
+  api_key_hash: Buffer | null;
+  token_balance: Generated<number>;
+  token_held: Generated<number>;
+  token_version: Generated<number>;
+  created_at: CreatedAt;
+  updated_at: UpdatedAt;
+}
+export type UserRow = Selectable<UsersTable>;
+
+export interface RefreshTokensTable {
+  token_hash: Buffer;
+  family_id: string;
+  user_id: string;
+  created_at: CreatedAt;
+  expires_at: Date;
+  used_at: Date | null;
+  revoked_at: Date | null;
+}
+
+export interface ProvidersTable {
+  user_id: string;
+  base_url: string;
+  api_key_encrypted: Buffer | null;
+  models: Generated<string[]>;
+  updated_at: UpdatedAt;
+}
+export type ProviderRow = Selectable<ProvidersTable>;
+
+export interface ModelsTable {
+  name: string;
+  huggingface_url: string | null;
+  context_size: number | null;
+  input_cost_per_million: number;
+  output_cost_per_million: number;
+  is_loaded: Generated<boolean>;
+}
+
+export interface ProjectsTable {
+  id: string;
+  owner_id: string;
+  name: string;
+  head_revision: Generated<number>;
+  file_count: Generated<number>;
+  size_bytes: Generated<number>;
+  created_at: CreatedAt;
+  updated_at: UpdatedAt;
+}
+export type ProjectRow = Selectable<ProjectsTable>;
+
+export interface BlobsTable {
+  hash: Buffer;
+  size: number;
+  content: Buffer;
+}
+
+export interface ProjectFilesTable {
+  project_id: string;
+  path: string;
+  blob_hash: Buffer;
+  size: number;
+  executable: Generated<boolean>;
+  revision: number;
+}
+
+export interface RevisionsTable {
+  project_id: string;
+  revision: number;
+  author: string;
+  kind: "edit" | "agent" | "import" | "rollback";
+  summary: string;
+  change_id: string | null;
+  files: number;
+  created_at: CreatedAt;
+}
+export type RevisionRow = Selectable<RevisionsTable>;
+
+export interface RevisionFilesTable {
+  project_id: string;
+  path: string;
+  revision: number;
+  blob_hash: Buffer | null;
+  size: Generated<number>;
+  executable: Generated<boolean>;
+}
+
+export interface ChangesTable {
+  id: string;
+  project_id: string;
+  task_id: string | null;
+  author: string;
+  base_revision: number;
+  summary: string;
+  state: Generated<"proposed" | "accepted" | "rejected">;
+  revision: number | null;
+  created_at: CreatedAt;
+  decided_at: Date | null;
+  decided_by: string | null;
+}
+export type ChangeRow = Selectable<ChangesTable>;
+
+export interface ChangeFilesTable {
+  change_id: string;
+  path: string;
+  base_hash: Buffer | null;
+  new_hash: Buffer | null;
+  executable: Generated<boolean>;
+}
+
+export interface TasksTable {
+  id: string;
+  user_id: string;
+  project_id: string;
+  agent: string;
+  runner: string;
+  model: string;
+  prompt: string;
+  priority: Generated<number>;
+  state: Generated<"pending" | "running" | "completed" | "failed" | "cancelled">;
+  attempt: Generated<number>;
+  max_attempts: number;
+  user_slot: number | null;
+  worker_id: string | null;
+  lease_until: Date | null;
+  available_at: Generated<Date>;
+  cancel_requested_at: Date | null;
+  base_revision: number | null;
+  change_id: string | null;
+  error: ColumnType<TaskError | null, string | null | undefined, string | null>;
+  budget_microcredits: Generated<number>;
+  budget_left: Generated<number>;
+  last_seq: Generated<number>;
+  idempotency_key: string | null;
+  created_at: CreatedAt;
+  started_at: Date | null;
+  finished_at: Date | null;
+}
+export type TaskRow = Selectable<TasksTable>;
+
+export interface InstancesTable {
+  id: string;
+  heartbeat_at: Generated<Date>;
+  capacity: number;
+  blocked_reason: string | null;
+}
+
+export interface TaskEventsTable {
+  task_id: Append<string>;
+  seq: Append<number>;
+  type: Append<string>;
+  data: Json<Record<string, unknown>>;
+  created_at: CreatedAt;
+}
+
+export interface LedgerEntriesTable {
+  id: ColumnType<number, never, never>;
+  user_id: Append<string>;
+  kind: Append<"grant" | "hold" | "settle" | "release">;
+  balance_delta: Append<number>;
+  held_delta: Append<number>;
+  task_id: AppendNullable<string>;
+  call_id: AppendNullable<string>;
+  note: AppendNullable<string>;
+  idempotency_key: Append<string>;
+  created_at: CreatedAt;
+}
+export type NewLedgerEntry = Insertable<LedgerEntriesTable>;
+
+export interface LlmCallsTable {
+  id: string;
+  user_id: string;
+  task_id: string | null;
+  attempt: number | null;
+  model: string;
+  instance_id: string;
+  state: Generated<"open" | "settled" | "released">;
+  hold_microcredits: number;
+  created_at: CreatedAt;
+  finished_at: Date | null;
+}
+
+export interface TokensUsedTable {
+  call_id: string;
+  user_id: string;
+  model_id: string;
+  endpoint: string;
+  task_id: string | null;
+  input_tokens: number;
+  output_tokens: number;
+  cached_tokens: Generated<number>;
+  cost_microcredits: number;
+  counted_by: "provider" | "tokenizer";
+  created_at: CreatedAt;
+}
