@@ -1,3 +1,5 @@
+import type { IncomingHttpHeaders } from "node:http";
+
 /** What the scripted provider answers: the types, and how a reply is chosen from the request alone. */
 
 export interface ProviderUsage {
@@ -73,6 +75,32 @@ export interface ChatBody {
   messages?: Message[];
   tools?: { function?: { name?: string; parameters?: { properties?: Record<string, unknown> } } }[];
   [key: string]: unknown;
+}
+
+/** One request as the provider saw it, and what became of it. */
+export interface RecordedRequest {
+  /** Times in ms of `performance.now()`. */
+  at: number;
+  firstByteAt?: number;
+  endedAt?: number;
+  method: string;
+  path: string;
+  /** The bearer token, the empty string when none was sent. */
+  key: string;
+  headers: IncomingHttpHeaders;
+  raw: string;
+  body: ChatBody;
+  /** Text of the last user message. */
+  prompt: string;
+  reply?: Reply;
+  /** Text deltas handed to the socket, joined. */
+  streamed: string;
+  /** What it told the caller it used; unset when it told nothing. */
+  reported?: ProviderUsage;
+  /** The caller closed the connection before the answer was complete. */
+  aborted: boolean;
+  /** The whole answer went out. */
+  completed: boolean;
 }
 
 /** All text of one message. */
