@@ -1,0 +1,10 @@
+import type { Agent } from "./agent.ts";
+import { codeAgent } from "./code-agent/index.ts";
+
+/** The agents as a table of contents: one folder with its test, one line here. */
+export const agents: readonly Agent[] = [codeAgent];
+
+/** The agent of that exact name. */
+export function findAgent(name: string): Agent | undefined {
+  return agents.find((agent) => agent.name === name);
+}
