@@ -1,0 +1,62 @@
+import { LRUCache } from "lru-cache";
+import { AppError } from "#schemas";
+
+export type Take = { ok: true } | { ok: false; retryAfterSeconds: number };
+
+interface Bucket {
+  tokens: number;
+  /** ms */
+  at: number;
+}
+
+/**
+ * One token bucket per key (an address, a user): `burst` at once, `perSecond` sustained. Bounded: beyond
+ * `maxKeys` the key seen longest ago is forgotten, which gives it a full bucket again.
+ */
+export class TokenBuckets {
+  readonly #perSecond: number;
+  readonly #burst: number;
+  readonly #buckets: LRUCache<string, Bucket>;
+  readonly #now: () => number;
+
+  constructor(options: { perSecond: number; burst: number; maxKeys?: number; now?: () => number }) {
+    this.#perSecond = options.perSecond;
+    this.#burst = options.burst;
+    this.#buckets = new LRUCache({ max: options.maxKeys ?? 100_000 });
+    this.#now = options.now ?? (() => performance.now());
+  }
+
+  /** Take `cost` tokens, or none. A cost above the burst counts as the burst, else it could never pass. */
+  take(key: string, cost = 1): Take {
+    const bucket = this.#refilled(key);
+    const price = Math.min(cost, this.#burst);
+    if (bucket.tokens < price) {
+      return { ok: false, retryAfterSeconds: (price - bucket.tokens) / this.#perSecond };
+    }
+    bucket.tokens -= price;
+    return { ok: true };
+  }
+
+  /** As `take`, but refusing is an AppError RateLimited with the seconds to wait. */
+  takeOrThrow(key: string, cost = 1): void {
+    const taken = this.take(key, cost);
+    if (!taken.ok) throw rateLimited(taken.retryAfterSeconds);
+  }
+
+  #refilled(key: string): Bucket {
+    const now = this.#now();
+    const bucket = this.#buckets.get(key) ?? { tokens: this.#burst, at: now };
+    bucket.tokens = Math.min(this.#burst, bucket.tokens + ((now - bucket.at) / 1000) * this.#perSecond);
+    bucket.at = now;
+    this.#buckets.set(key, bucket);
+    return bucket;
+  }
+}
+
+export function rateLimited(retryAfterSeconds: number): AppError {
+  const seconds = Math.max(1, Math.ceil(retryAfterSeconds));
+  return new AppError("RateLimited", "Too many requests.", {
+    hint: `Try again in ${seconds} s.`,
+    retry_after_seconds: seconds,
+  });
+}
