@@ -1,0 +1,96 @@
+import { AppError, type Session, type UserView } from "#schemas";
+import { createClient } from "#schemas/client/index.ts";
+
+/**
+ * The signed-in session: the short-lived access token lives in memory only, the refresh token (rotated at
+ * every use) in local storage, so that a reload stays signed in.
+ */
+const REFRESH_KEY = "cds.refresh";
+/** Renew this long before expiry, so that no call meets an expired token. */
+const RENEW_EARLY_MS = 30_000;
+
+let access: { token: string; expiresAt: number } | undefined;
+let renewing: Promise<UserView | undefined> | undefined;
+const endListeners = new Set<() => void>();
+
+export function onSessionEnd(listener: () => void): () => void {
+  endListeners.add(listener);
+  return () => endListeners.delete(listener);
+}
+
+function keep(session: Session): UserView {
+  access = { token: session.access_token, expiresAt: Date.now() + session.expires_in * 1000 };
+  localStorage.setItem(REFRESH_KEY, session.refresh_token);
+  return session.user;
+}
+
+function forget(): void {
+  access = undefined;
+  localStorage.removeItem(REFRESH_KEY);
+  for (const listener of endListeners) listener();
+}
+
+/** One JSON request to a REST route of our own; throws AppError, also when the server cannot be reached. */
+export async function http<T>(method: string, path: string, body?: unknown, token?: string): Promise<T> {
+  const headers: Record<string, string> = {};
+  if (body !== undefined) headers["content-type"] = "application/json";
+  if (token !== undefined) headers.authorization = `Bearer ${token}`;
+  const init: RequestInit = { method, headers, signal: AbortSignal.timeout(30_000) };
+  if (body !== undefined) init.body = JSON.stringify(body);
+  const response = await fetch(path, init).catch((error: unknown) => {
+    throw new AppError("Unavailable", "The server cannot be reached.", {}, error);
+  });
+  const answer = (await response.json().catch(() => ({}))) as T & {
+    error?: { code?: string; message?: string };
+  };
+  if (!response.ok) {
+    const code = (answer.error?.code ?? "InternalError") as AppError["code"];
+    throw new AppError(code, answer.error?.message ?? response.statusText, answer.error ?? {});
+  }
+  return answer;
+}
+
+export async function signIn(username: string, password: string): Promise<UserView> {
+  return keep(await http<Session>("POST", "/auth/login", { username, password }));
+}
+
+export async function register(username: string, password: string): Promise<UserView> {
+  return keep(await http<Session>("POST", "/auth/register", { username, password }));
+}
+
+export async function signOut(): Promise<void> {
+  const refresh_token = localStorage.getItem(REFRESH_KEY);
+  const token = access?.token;
+  forget();
+  if (refresh_token !== null)
+    await http("POST", "/auth/logout", { refresh_token }, token).catch(() => undefined);
+}
+
+/** Take up the session of an earlier visit; undefined when there is none. Concurrent callers share one renewal. */
+export function resume(): Promise<UserView | undefined> {
+  renewing ??= renew().finally(() => {
+    renewing = undefined;
+  });
+  return renewing;
+}
+
+async function renew(): Promise<UserView | undefined> {
+  const refresh_token = localStorage.getItem(REFRESH_KEY);
+  if (refresh_token === null) return undefined;
+  try {
+    return keep(await http<Session>("POST", "/auth/refresh", { refresh_token }));
+  } catch (error) {
+    // Only a refusal ends the session; a server that is restarting does not.
+    if (error instanceof AppError && error.code === "Unauthenticated") forget();
+    else throw error;
+    return undefined;
+  }
+}
+
+export async function getToken(): Promise<string> {
+  if (access === undefined || access.expiresAt - RENEW_EARLY_MS < Date.now()) await resume();
+  if (access === undefined) throw new AppError("Unauthenticated", "The session has ended.");
+  return access.token;
+}
+
+export const client = createClient({ baseUrl: location.origin, getToken });

@@ -1,0 +1,159 @@
+import { useState } from "react";
+import { useTranslation } from "react-i18next";
+import type { MethodResult } from "#schemas";
+import { diffHunks } from "../state/diff.ts";
+import { bytes } from "../state/format.ts";
+import { client } from "../state/session.ts";
+import { useAction, useAsync } from "../state/use-async.ts";
+import { Badge, ErrorNote } from "./parts.tsx";
+
+type Change = MethodResult<"change.get">;
+type ChangeFile = Change["files"][number];
+type Side = "current" | "agent";
+const FILE_TONES = { added: "good", modified: "accent", deleted: "bad" } as const;
+
+/** A change to review: every file's difference, sides to choose where it overlaps, apply or reject. */
+export function ChangeReview({ changeId, onDecided }: { changeId: string; onDecided: () => void }) {
+  const { t } = useTranslation();
+  const change = useAsync(`change ${changeId}`, () => client.call("change.get", { change_id: changeId }));
+  const [sides, setSides] = useState<Record<string, Side>>({});
+  const accept = useAction(async () => {
+    if (change.data === undefined) return;
+    const resolutions = change.data.conflicts.map((conflict) =>
+      resolution(change.data as Change, conflict.path, sides),
+    );
+    await client.call(
+      "change.accept",
+      resolutions.length === 0 ? { change_id: changeId } : { change_id: changeId, resolutions },
+    );
+    change.reload();
+    onDecided();
+  });
+  const reject = useAction(async () => {
+    await client.call("change.reject", { change_id: changeId });
+    change.reload();
+  });
+
+  if (change.data === undefined) return <ErrorNote error={change.error} />;
+  const { files, conflicts, state, revision } = change.data;
+  const open = state === "proposed";
+  const unresolved = open && conflicts.some((conflict) => sides[conflict.path] === undefined);
+  return (
+    <section className="change" aria-label={t("change.title")} data-testid="change">
+      <header className="row between">
+        <h3>
+          {t("change.title")} · {t("change.files", { count: files.length })}
+        </h3>
+        {open && (
+          <div className="row">
+            <button type="button" disabled={reject.busy || accept.busy} onClick={() => reject.run()}>
+              {t("change.reject")}
+            </button>
+            <button
+              type="button"
+              className="primary"
+              disabled={unresolved || reject.busy || accept.busy}
+              title={unresolved ? t("change.resolveFirst") : undefined}
+              onClick={() => accept.run()}
+            >
+              {t("change.accept")}
+            </button>
+          </div>
+        )}
+      </header>
+      {state === "accepted" && <p className="note good">{t("change.accepted", { revision })}</p>}
+      {state === "rejected" && <p className="note">{t("change.rejected")}</p>}
+      <ErrorNote error={accept.error ?? reject.error} />
+      {files.map((file) => (
+        <FileDiff
+          key={file.path}
+          file={file}
+          conflicting={open && conflicts.some((conflict) => conflict.path === file.path)}
+          side={sides[file.path]}
+          onSide={(side) => setSides({ ...sides, [file.path]: side })}
+        />
+      ))}
+    </section>
+  );
+}
+
+function resolution(change: Change, path: string, sides: Record<string, Side>) {
+  const kept =
+    sides[path] === "agent"
+      ? change.files.find((file) => file.path === path)?.after
+      : change.conflicts.find((conflict) => conflict.path === path)?.current;
+  return { path, content: kept?.content ?? null, encoding: kept?.encoding ?? ("utf8" as const) };
+}
+
+interface FileDiffProps {
+  file: ChangeFile;
+  conflicting: boolean;
+  side: Side | undefined;
+  onSide: (side: Side) => void;
+}
+
+function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
+  const { t, i18n } = useTranslation();
+  const shown = file.after ?? file.before;
+  const isText = file.before?.encoding !== "base64" && file.after?.encoding !== "base64";
+  return (
+    <details className="file-diff" open>
+      <summary>
+        <span className="mono">{file.path}</span>{" "}
+        <Badge tone={FILE_TONES[file.status]}>{t(`change.${file.status}`)}</Badge>
+      </summary>
+      {conflicting && (
+        <fieldset className="note warn">
+          <legend>{t("change.conflict")}</legend>
+          {(["current", "agent"] as const).map((each) => (
+            <label key={each} className="row">
+              <input
+                type="radio"
+                name={`side ${file.path}`}
+                checked={side === each}
+                onChange={() => onSide(each)}
+              />
+              {t(each === "current" ? "change.keepCurrent" : "change.takeAgent")}
+            </label>
+          ))}
+        </fieldset>
+      )}
+      {isText ? (
+        <DiffTable before={file.before?.content ?? null} after={file.after?.content ?? null} />
+      ) : (
+        <p className="muted">{t("change.binary", { size: bytes(shown?.size ?? 0, i18n.language) })}</p>
+      )}
+    </details>
+  );
+}
+
+const SIGNS = { added: "+", removed: "−", same: " " } as const;
+
+function DiffTable({ before, after }: { before: string | null; after: string | null }) {
+  const { t } = useTranslation();
+  const hunks = diffHunks(before, after);
+  if (hunks.length === 0) return <pre>{after ?? before}</pre>;
+  return (
+    <table className="diff">
+      <tbody>
+        {hunks.flatMap((hunk) => [
+          ...(hunk.skipped > 0
+            ? [
+                <tr key={`skip ${hunk.lines[0]?.after ?? hunk.lines[0]?.before}`} className="skip">
+                  <td colSpan={4}>{t("change.unchanged", { count: hunk.skipped })}</td>
+                </tr>,
+              ]
+            : []),
+          ...hunk.lines.map((line) => (
+            <tr key={`${line.kind} ${line.before} ${line.after}`} className={line.kind}>
+              <td className="number">{line.before}</td>
+              <td className="number">{line.after}</td>
+              <td className="sign">{SIGNS[line.kind]}</td>
+              <td className="code">{line.text}</td>
+            </tr>
+          )),
+        ])}
+      </tbody>
+    </table>
+  );
+}

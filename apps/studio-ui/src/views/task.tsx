@@ -1,0 +1,148 @@
+import { useEffect, useRef, useState } from "react";
+import { useTranslation } from "react-i18next";
+import { isTerminal, type TaskState, type TaskView } from "#schemas";
+import { credits, dateTime } from "../state/format.ts";
+import { client } from "../state/session.ts";
+import type { Block, TaskLog } from "../state/task-log.ts";
+import { useAction, useAsync } from "../state/use-async.ts";
+import { useTask } from "../state/use-task.ts";
+import { ChangeReview } from "./change-review.tsx";
+import { Badge, ErrorNote } from "./parts.tsx";
+
+const TONES = {
+  pending: "warn",
+  running: "accent",
+  completed: "good",
+  failed: "bad",
+  cancelled: "plain",
+} as const satisfies Record<TaskState, string>;
+
+interface TaskProps {
+  task: TaskView;
+  startOpen: boolean;
+  onEnded: () => void;
+  onDecided: () => void;
+}
+
+export function Task({ task, startOpen, onEnded, onDecided }: TaskProps) {
+  const { t, i18n } = useTranslation();
+  const [open, setOpen] = useState(startOpen || !isTerminal(task.state));
+  return (
+    <article className="card task" data-testid="task">
+      <header className="row between">
+        <div>
+          <p className="prompt">{task.prompt}</p>
+          <small className="muted">
+            {task.agent} · {task.model} · {dateTime(task.created_at, i18n.language)}
+          </small>
+        </div>
+        {!open && (
+          <div className="row">
+            <Badge tone={TONES[task.state]}>{t(`task.${task.state}`)}</Badge>
+            <button type="button" className="quiet" onClick={() => setOpen(true)}>
+              {t("task.showOutput")}
+            </button>
+          </div>
+        )}
+      </header>
+      {open && <OpenTask task={task} onEnded={onEnded} onDecided={onDecided} />}
+    </article>
+  );
+}
+
+function OpenTask({ task, onEnded, onDecided }: Omit<TaskProps, "startOpen">) {
+  const { t, i18n } = useTranslation();
+  const log = useTask(task.task_id);
+  const cancel = useAction(async () => {
+    await client.call("agent.cancel", { task_id: task.task_id });
+  });
+  const ended = useRef(onEnded);
+  ended.current = onEnded;
+  useEffect(() => {
+    if (log.done && !isTerminal(task.state)) ended.current();
+  }, [log.done, task.state]);
+
+  return (
+    <>
+      <div className="row">
+        <Badge tone={TONES[log.state]}>{t(`task.${log.state}`)}</Badge>
+        {log.attempt > 1 && <Badge tone="warn">{t("task.attempt", { attempt: log.attempt })}</Badge>}
+        {log.state === "pending" && <Waiting taskId={task.task_id} />}
+        {!log.done && log.lastSeq > 0 && (
+          <button type="button" className="quiet" disabled={cancel.busy} onClick={() => cancel.run()}>
+            {t("task.cancel")}
+          </button>
+        )}
+      </div>
+      <ErrorNote error={cancel.error} />
+      <Output log={log} />
+      {log.error !== undefined && (
+        <div className="note bad" role="alert">
+          <strong>{log.error.message}</strong> <span className="muted">{log.error.hint}</span>
+        </div>
+      )}
+      {log.usage !== undefined && (
+        <small className="muted" data-testid="usage">
+          {t("task.tokens", {
+            input: log.usage.input_tokens,
+            output: log.usage.output_tokens,
+            credits: credits(log.usage.cost_microcredits, i18n.language),
+          })}
+        </small>
+      )}
+      {log.changeId !== undefined && <ChangeReview changeId={log.changeId} onDecided={onDecided} />}
+      {log.done && log.state === "completed" && log.changeId === undefined && (
+        <p className="muted">{t("task.noChange")}</p>
+      )}
+    </>
+  );
+}
+
+const POLL_MS = 2000;
+
+/** Place in the queue and why it waits, asked for while it does. */
+function Waiting({ taskId }: { taskId: string }) {
+  const { t } = useTranslation();
+  const status = useAsync(`status ${taskId}`, () => client.call("agent.status", { task_id: taskId }));
+  const { reload } = status;
+  useEffect(() => {
+    const timer = setInterval(reload, POLL_MS);
+    return () => clearInterval(timer);
+  }, [reload]);
+  const { position, reason } = status.data ?? {};
+  return (
+    <span className="muted">
+      {position !== undefined && t("task.position", { position })}
+      {reason !== undefined && ` · ${t(`reason.${reason}`)}`}
+    </span>
+  );
+}
+
+function Output({ log }: { log: TaskLog }) {
+  const { t } = useTranslation();
+  if (log.blocks.length === 0) {
+    return log.state === "running" ? <p className="muted pulse">{t("task.starting")}</p> : null;
+  }
+  return (
+    <section className="output" aria-label={t("task.output")} aria-live="polite" data-testid="output">
+      {log.blocks.map((block) => (
+        <OutputBlock key={block.key} block={block} />
+      ))}
+    </section>
+  );
+}
+
+function OutputBlock({ block }: { block: Block }) {
+  if (block.kind === "text") return <p className="text">{block.text}</p>;
+  if (block.kind === "thought") return <p className="text muted">{block.text}</p>;
+  const mark = { pending: "○", running: "◔", completed: "✓", failed: "✗" }[block.status];
+  return (
+    <details className={`tool ${block.status}`}>
+      <summary>
+        <span aria-hidden="true">{mark}</span> <strong>{block.name}</strong>{" "}
+        <span className="mono">{block.title}</span>
+      </summary>
+      {block.output !== "" && <pre>{block.output}</pre>}
+    </details>
+  );
+}
