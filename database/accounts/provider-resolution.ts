@@ -1,0 +1,129 @@
+import type { Config } from "#platform/config/config.ts";
+import type { Secrets } from "#platform/secrets.ts";
+import { AppError } from "#schemas";
+import type { Db } from "../schema.ts";
+
+/** The scripted model that needs no key and is no AI. */
+export const DEMO_MODEL = "demo";
+
+/** Where a call goes. A `user` route only ever holds the user's own key, a `server` route the server's. */
+export type ProviderRoute =
+  | { source: "demo" }
+  | { source: "user" | "server"; base_url: string; api_key: string };
+
+/** Micro-credits per million tokens. */
+export interface Price {
+  inputPerMillion: number;
+  outputPerMillion: number;
+}
+
+export interface UsableModel extends Price {
+  id: string;
+  source: ProviderRoute["source"];
+}
+
+export interface ResolveOptions {
+  secrets: Secrets;
+  /** The server's own provider, from the environment. */
+  provider: Pick<Config["provider"], "apiKey" | "baseUrl" | "models">;
+  user_id: string;
+  model: string;
+}
+
+/**
+ * What a stored provider key is sealed to: opened for another user or another host, it is refused.
+ * A key stored for one host is therefore never sent to another.
+ */
+export function providerContext(user_id: string, base_url: string): string {
+  return `provider:${user_id}:${new URL(base_url).host}`;
+}
+
+/**
+ * Whose key and which provider a call of `user_id` to `model` uses (MU-4): the user's own, then the
+ * server's, then an error. A list of models limits what a provider is asked for, an empty one does not;
+ * a user who has an own key reaches the server's provider only for models that one lists by name.
+ * @throws AppError NoProviderKey, ModelNotFound.
+ */
+export async function resolveProvider(db: Db, options: ResolveOptions): Promise<ProviderRoute> {
+  const { secrets, provider, user_id, model } = options;
+  if (model === DEMO_MODEL) return { source: "demo" };
+  const own = await findKeyedProvider(db, user_id);
+  if (own !== undefined && (own.models.length === 0 || own.models.includes(model))) {
+    const api_key = secrets.open(own.api_key_encrypted, providerContext(user_id, own.base_url));
+    return { source: "user", base_url: own.base_url, api_key };
+  }
+  if (provider.apiKey !== undefined) {
+    const any = own === undefined && provider.models.length === 0;
+    if (any || provider.models.includes(model)) {
+      return { source: "server", base_url: provider.baseUrl, api_key: provider.apiKey };
+    }
+  }
+  if (own === undefined && provider.apiKey === undefined) {
+    throw new AppError("NoProviderKey", "There is no provider key for this model.", {
+      hint: `Set one with provider.set or OPENAI_API_KEY, or use the model "${DEMO_MODEL}".`,
+    });
+  }
+  throw new AppError("ModelNotFound", `The model "${model}" does not exist or is not yours to use.`, {
+    hint: "llm.models and GET /v1/models list the models you can name.",
+  });
+}
+
+async function findKeyedProvider(db: Db, user_id: string) {
+  const row = await db
+    .selectFrom("providers")
+    .select(["base_url", "api_key_encrypted", "models"])
+    .where("user_id", "=", user_id)
+    .executeTakeFirst();
+  if (row === undefined || row.api_key_encrypted === null) return undefined;
+  return { ...row, api_key_encrypted: row.api_key_encrypted };
+}
+
+/** What a model costs: its row in `models`, else the server's default. */
+export async function priceOf(db: Db, model: string, billing: Config["billing"]): Promise<Price> {
+  const row = await db
+    .selectFrom("models")
+    .select(["input_cost_per_million", "output_cost_per_million"])
+    .where("name", "=", model)
+    .executeTakeFirst();
+  return row === undefined
+    ? { inputPerMillion: billing.inputPerMillion, outputPerMillion: billing.outputPerMillion }
+    : { inputPerMillion: row.input_cost_per_million, outputPerMillion: row.output_cost_per_million };
+}
+
+/** Micro-credits, rounded up: exact for any amount that is a safe integer. */
+export function costOf(price: Price, inputTokens: number, outputTokens: number): number {
+  const millionths =
+    BigInt(inputTokens) * BigInt(price.inputPerMillion) + BigInt(outputTokens) * BigInt(price.outputPerMillion);
+  return Number((millionths + 999_999n) / 1_000_000n);
+}
+
+/** Every model the user can name, with its price; the scripted one first. */
+export async function usableModels(
+  db: Db,
+  options: { provider: ResolveOptions["provider"]; billing: Config["billing"]; user_id: string },
+): Promise<UsableModel[]> {
+  const { provider, billing, user_id } = options;
+  const own = await findKeyedProvider(db, user_id);
+  const sources = new Map<string, ProviderRoute["source"]>([[DEMO_MODEL, "demo"]]);
+  for (const model of own?.models ?? []) if (!sources.has(model)) sources.set(model, "user");
+  // An own key without a list serves every name, so that the server's list is never reached.
+  const serverReached = provider.apiKey !== undefined && (own === undefined || own.models.length > 0);
+  for (const model of serverReached ? provider.models : []) {
+    if (!sources.has(model)) sources.set(model, "server");
+  }
+  const rows = await db
+    .selectFrom("models")
+    .select(["name", "input_cost_per_million", "output_cost_per_million"])
+    .where("name", "in", [...sources.keys()])
+    .execute();
+  const prices = new Map(rows.map((row) => [row.name, row]));
+  return [...sources].map(([id, source]) => {
+    const row = prices.get(id);
+    return {
+      id,
+      source,
+      inputPerMillion: row?.input_cost_per_million ?? billing.inputPerMillion,
+      outputPerMillion: row?.output_cost_per_million ?? billing.outputPerMillion,
+    };
+  });
+}
