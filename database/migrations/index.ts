@@ -1,0 +1,37 @@
+import { type Migration, type MigrationProvider, Migrator } from "kysely/migration";
+import { AppError } from "#schemas";
+import type { Db } from "../schema.ts";
+import * as core from "./0001-core.ts";
+import * as blobCollection from "./0002-blob-collection.ts";
+import * as queueFunctions from "./0003-queue-functions.ts";
+
+/** Every migration in the order it is applied: adding one = one file + one line. */
+const MIGRATIONS: Readonly<Record<string, Migration>> = {
+  "0001-core": core,
+  "0002-blob-collection": blobCollection,
+  "0003-queue-functions": queueFunctions,
+};
+
+const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };
+
+/**
+ * Bring the schema up to date; several processes may call it at once, one migrates and the others wait.
+ * @returns the names applied by this call.
+ * @throws AppError Unavailable when a migration fails (everything is rolled back) or the database is newer
+ * than this program.
+ */
+export async function migrate(db: Db): Promise<string[]> {
+  const { error, results } = await new Migrator({ db, provider }).migrateToLatest();
+  if (error !== undefined) {
+    const failed = results?.find((result) => result.status === "Error")?.migrationName;
+    throw new AppError(
+      "Unavailable",
+      failed === undefined ? "The database could not be migrated." : `Migration ${failed} failed.`,
+      {
+        hint: "Nothing was changed. If the database was used by a newer version, start that version again.",
+      },
+      error,
+    );
+  }
+  return (results ?? []).map((result) => result.migrationName);
+}
