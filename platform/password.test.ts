@@ -1,0 +1,72 @@
+import { argon2Sync, randomBytes } from "node:crypto";
+import { describe, expect, it } from "vitest";
+import { hashPassword, verifyPassword } from "./password.ts";
+
+describe("password", () => {
+  it("[US-2] is kept as salted argon2id in PHC form", async () => {
+    const hash = await hashPassword("correct horse");
+    expect(hash).toMatch(/^\$argon2id\$v=19\$m=19456,t=2,p=1\$[A-Za-z0-9+/]{22}\$[A-Za-z0-9+/]{43}$/);
+    expect(await hashPassword("correct horse")).not.toBe(hash);
+    expect(await verifyPassword("correct horse", hash)).toEqual({ ok: true, rehash: false });
+    expect(await verifyPassword("correct horsf", hash)).toEqual({ ok: false, rehash: false });
+  });
+
+  it("compares however the letters were composed", async () => {
+    const hash = await hashPassword("Gr\u00fc\u00dfe 1");
+    expect((await verifyPassword("Gru\u0308\u00dfe 1", hash)).ok).toBe(true);
+  });
+
+  it("asks for a new hash when the old has other parameters", async () => {
+    const salt = randomBytes(16);
+    const hash = argon2Sync("argon2id", {
+      message: "old",
+      nonce: salt,
+      memory: 1024,
+      passes: 3,
+      parallelism: 2,
+      tagLength: 32,
+    });
+    const text = (bytes: Buffer) => bytes.toString("base64").replaceAll("=", "");
+    const stored = `$argon2id$v=19$m=1024,t=3,p=2$${text(salt)}$${text(hash)}`;
+    expect(await verifyPassword("old", stored)).toEqual({ ok: true, rehash: true });
+    expect(await verifyPassword("new", stored)).toEqual({ ok: false, rehash: false });
+  });
+
+  it("takes as long for a user that does not exist, and says no", async () => {
+    const hash = await hashPassword("x");
+    const time = async (stored: string | undefined) => {
+      const started = performance.now();
+      expect((await verifyPassword("y", stored)).ok).toBe(false);
+      return performance.now() - started;
+    };
+    const known: number[] = [];
+    const unknown: number[] = [];
+    for (let round = 0; round < 9; round++) {
+      known.push(await time(hash));
+      unknown.push(await time(undefined));
+    }
+    const median = (values: number[]) => values.sort((a, b) => a - b)[4] ?? 0;
+    expect(median(unknown) / median(known)).toBeGreaterThan(0.4);
+    expect((await verifyPassword("", "no hash at all")).ok).toBe(false);
+  });
+
+  it("takes turns: 60 at once stay within the memory of a few", async () => {
+    const before = process.memoryUsage.rss();
+    let highest = before;
+    const timer = setInterval(() => {
+      highest = Math.max(highest, process.memoryUsage.rss());
+    }, 2);
+    const hash = await hashPassword("x");
+    const results = await Promise.all(Array.from({ length: 60 }, () => verifyPassword("x", hash)));
+    clearInterval(timer);
+    expect(results.every(({ ok }) => ok)).toBe(true);
+    expect(highest - before).toBeLessThan(400 * 1024 * 1024);
+  });
+
+  it("reports parameters argon2 refuses and goes on serving", async () => {
+    const absurd =
+      "$argon2id$v=19$m=1,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    await expect(verifyPassword("x", absurd)).rejects.toThrow();
+    expect(await verifyPassword("x", await hashPassword("x"))).toEqual({ ok: true, rehash: false });
+  });
+});
