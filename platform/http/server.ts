@@ -66,9 +66,12 @@ export async function closeHttpServer(app: FastifyInstance, graceMs: number): Pr
   const late = sleep(graceMs, undefined, { signal: timer.signal })
     .then(() => app.server.closeAllConnections())
     .catch(() => undefined);
+  // A connection whose request ends only now becomes idle after Node has looked for idle ones.
+  const sweep = setInterval(() => app.server.closeIdleConnections(), 50);
   try {
     await app.close();
   } finally {
+    clearInterval(sweep);
     timer.abort();
     await late;
   }
