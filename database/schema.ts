@@ -1,5 +1,5 @@
-import type { TaskError } from "#schemas";
 import type { ColumnType, Generated, Insertable, Kysely, Selectable } from "kysely";
+import type { TaskError } from "#schemas";
 
 /**
  * The tables as Kysely sees them, one interface per table of `migrations/`.
@@ -95,6 +95,7 @@ export interface BlobsTable {
   hash: Buffer;
   size: number;
   content: Buffer;
+  touched_at: Generated<Date>;
 }
 
 export interface ProjectFilesTable {

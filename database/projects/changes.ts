@@ -1,0 +1,198 @@
+import { sql } from "kysely";
+import { AppError } from "#schemas";
+import type { ChangeRow, Db } from "../schema.ts";
+import { currentVersions, findClashes, versionsAt } from "./commit.ts";
+import { after, createdAtMicros, readCursor, writeCursor } from "./cursor.ts";
+import { type Merge, mergePaths } from "./merging.ts";
+import { normalizePath, showPath } from "./paths.ts";
+import { getProject } from "./project.ts";
+import type { Sides } from "./three-way.ts";
+import type { Conflict, FileVersion, NamedVersion } from "./types.ts";
+
+export const CHANGE_LABELS = { ours: "project", theirs: "change" };
+
+/** What somebody (an agent) proposes: contents are stored already (`putBlobs`). */
+export interface NewChange {
+  readonly id: string;
+  readonly project_id: string;
+  readonly task_id?: string | undefined;
+  readonly author: string;
+  /** The revision it was made from. */
+  readonly base_revision: number;
+  readonly summary: string;
+  readonly files: readonly {
+    readonly path: string;
+    /** Null: the file is new. */
+    readonly base_hash: Buffer | null;
+    /** Null: the file is deleted. */
+    readonly new_hash: Buffer | null;
+    readonly executable: boolean;
+  }[];
+}
+
+/**
+ * Record a proposed change, in the caller's transaction.
+ * @throws AppError InvalidParams for a path the project could not store or that comes twice.
+ */
+export async function insertChange(db: Db, change: NewChange): Promise<void> {
+  const paths = new Set(change.files.map(({ path }) => normalizePath(path)));
+  const odd = change.files.find(({ path }) => !paths.has(path));
+  if (odd !== undefined || paths.size !== change.files.length) {
+    throw new AppError(
+      "InvalidParams",
+      `The change has a path that is not unique and normal: ${showPath(odd?.path ?? "")}`,
+    );
+  }
+  const { files, task_id, ...row } = change;
+  await db
+    .insertInto("changes")
+    .values({ ...row, task_id: task_id ?? null })
+    .execute();
+  await sql`
+    INSERT INTO change_files (change_id, path, base_hash, new_hash, executable)
+    SELECT ${change.id}, * FROM unnest(
+      ${files.map(({ path }) => path)}::text[], ${files.map((file) => file.base_hash)}::bytea[],
+      ${files.map((file) => file.new_hash)}::bytea[], ${files.map(({ executable }) => executable)}::bool[])
+  `.execute(db);
+}
+
+/** @throws AppError NotFound. */
+export async function getChange(db: Db, id: string): Promise<ChangeRow> {
+  const row = await db.selectFrom("changes").selectAll().where("id", "=", id).executeTakeFirst();
+  if (row === undefined) throw changeNotFound(id);
+  return row;
+}
+
+/** A change of a project of this owner. @throws AppError NotFound, also for somebody else's. */
+export async function getOwnChange(db: Db, id: string, ownerId: string): Promise<ChangeRow> {
+  const row = await db
+    .selectFrom("changes")
+    .innerJoin("projects", "projects.id", "changes.project_id")
+    .selectAll("changes")
+    .where("changes.id", "=", id)
+    .where("projects.owner_id", "=", ownerId)
+    .executeTakeFirst();
+  if (row === undefined) throw changeNotFound(id);
+  return row;
+}
+
+function changeNotFound(id: string): AppError {
+  return new AppError("NotFound", `There is no change ${JSON.stringify(id)}.`, {
+    hint: "change.list names a project's.",
+  });
+}
+
+/** A project's changes, newest first. @throws AppError InvalidParams for a made-up cursor. */
+export async function listChanges(
+  db: Db,
+  page: {
+    readonly project_id: string;
+    readonly state?: ChangeRow["state"] | undefined;
+    readonly cursor?: string | undefined;
+    readonly limit: number;
+  },
+): Promise<{ changes: ChangeRow[]; next_cursor?: string }> {
+  let query = db
+    .selectFrom("changes")
+    .selectAll()
+    .select(createdAtMicros.as("at"))
+    .where("project_id", "=", page.project_id)
+    .orderBy("created_at", "desc")
+    .orderBy("id", "desc")
+    .limit(page.limit + 1);
+  if (page.state !== undefined) query = query.where("state", "=", page.state);
+  if (page.cursor !== undefined) query = query.where(after(readCursor(page.cursor)));
+  const rows = await query.execute();
+  const changes = rows.slice(0, page.limit);
+  const last = changes.at(-1);
+  return rows.length > page.limit && last !== undefined
+    ? { changes, next_cursor: writeCursor(last) }
+    : { changes };
+}
+
+/** One file of a change: what it was made from and what it makes of it. */
+export interface ChangeFile {
+  readonly path: string;
+  readonly before: FileVersion | null;
+  readonly after: FileVersion | null;
+}
+
+/** A change's files in byte order of the paths. */
+export async function changeFiles(db: Db, change: ChangeRow): Promise<ChangeFile[]> {
+  const { rows } = await sql<{
+    path: string;
+    executable: boolean;
+    base_hash: Buffer | null;
+    base_size: number | null;
+    new_hash: Buffer | null;
+    new_size: number | null;
+  }>`
+    SELECT f.path, f.executable, f.base_hash, was.size AS base_size, f.new_hash, will.size AS new_size
+    FROM change_files f
+    LEFT JOIN blobs was ON was.hash = f.base_hash
+    LEFT JOIN blobs will ON will.hash = f.new_hash
+    WHERE f.change_id = ${change.id} ORDER BY f.path
+  `.execute(db);
+  const bases = await versionsAt(
+    db,
+    change.project_id,
+    rows.map(({ path }) => path),
+    change.base_revision,
+  );
+  return rows.map(({ path, executable, ...row }) => {
+    const bit = bases.get(path)?.executable ?? executable;
+    return {
+      path,
+      before: row.base_hash && { blob_hash: row.base_hash, size: row.base_size ?? 0, executable: bit },
+      after: row.new_hash && { blob_hash: row.new_hash, size: row.new_size ?? 0, executable },
+    };
+  });
+}
+
+/** A change's files merged with what the project has at these paths now. */
+export async function mergeChange(
+  db: Db,
+  change: ChangeRow,
+  files: readonly ChangeFile[],
+): Promise<Merge & { present: Map<string, FileVersion & { revision: number }> }> {
+  const present = await currentVersions(
+    db,
+    change.project_id,
+    files.map(({ path }) => path),
+  );
+  const sides: Sides[] = files.map(({ path, before, after: proposed }) => {
+    const now = present.get(path);
+    const current =
+      now === undefined ? null : { blob_hash: now.blob_hash, size: now.size, executable: now.executable };
+    return { path, base: before, current, proposed };
+  });
+  return { ...(await mergePaths(db, sides, CHANGE_LABELS)), present };
+}
+
+export interface Preview {
+  readonly files: ChangeFile[];
+  /** Empty unless the change waits for a decision. */
+  readonly conflicts: (Conflict & { readonly current: NamedVersion | null })[];
+  readonly current_revision: number;
+}
+
+/** A change as a reviewer sees it: its files, and where it collides with the project as it is now. */
+export async function previewChange(db: Db, change: ChangeRow): Promise<Preview> {
+  const { head_revision: current_revision } = await getProject(db, change.project_id);
+  const files = await changeFiles(db, change);
+  if (change.state !== "proposed") return { files, conflicts: [], current_revision };
+  const { conflicts, deltas, merged, present } = await mergeChange(db, change, files);
+  const written = [...deltas, ...merged.map(({ path }) => ({ path, to: NOTHING }))];
+  const clashes = await findClashes(db, change.project_id, written, new Set(present.keys()));
+  return {
+    files,
+    conflicts: [...conflicts, ...clashes].map((conflict) => {
+      const now = present.get(conflict.path);
+      return { ...conflict, current: now === undefined ? null : { ...now, path: conflict.path } };
+    }),
+    current_revision,
+  };
+}
+
+/** Stands for a merged text, which exists at its path already and so cannot clash. */
+const NOTHING: FileVersion = { blob_hash: Buffer.alloc(0), size: 0, executable: false };
