@@ -63,6 +63,16 @@ describe("password", () => {
     expect(highest - before).toBeLessThan(400 * 1024 * 1024);
   });
 
+  it("refuses at once when hundreds wait already, and serves those that wait", async () => {
+    const light =
+      "$argon2id$v=19$m=8,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    const all = await Promise.allSettled(Array.from({ length: 600 }, () => verifyPassword("x", light)));
+    const refused = all.filter((one) => one.status === "rejected");
+    expect(refused.length).toBeGreaterThan(0);
+    expect(refused.length).toBeLessThanOrEqual(100);
+    expect(refused.every((one) => one.reason.code === "Unavailable")).toBe(true);
+  });
+
   it("reports parameters argon2 refuses and goes on serving", async () => {
     const absurd =
       "$argon2id$v=19$m=1,t=1,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";

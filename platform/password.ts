@@ -1,5 +1,6 @@
 import { argon2, randomBytes, timingSafeEqual } from "node:crypto";
 import { availableParallelism } from "node:os";
+import { AppError } from "#schemas";
 
 /** OWASP 2024: 19 MiB, two passes, one lane. Measured here about 30 ms. */
 const MEMORY_KIB = 19_456;
@@ -20,6 +21,8 @@ interface Parameters {
 
 /** At most one derivation per core: a hundred logins at once take turns instead of two gigabytes. */
 const waiting: (() => void)[] = [];
+/** Some ten seconds of work on two cores: whoever comes later is better told so. */
+const MAX_WAITING = 500;
 let free = availableParallelism();
 
 /** A salted argon2id hash in PHC form, to be stored. */
@@ -62,13 +65,16 @@ function dummy(): Parameters {
   return { memory: MEMORY_KIB, passes: PASSES, lanes: LANES, salt, hash };
 }
 
+/** @throws AppError Unavailable when too many wait already. */
 async function derive(
   password: string,
   parameters: Omit<Parameters, "hash">,
   length: number,
 ): Promise<Buffer> {
   if (free > 0) free -= 1;
-  else await new Promise<void>((resolve) => waiting.push(resolve));
+  else if (waiting.length >= MAX_WAITING) {
+    throw new AppError("Unavailable", "Too many people are signing in at once.", { retry_after_seconds: 10 });
+  } else await new Promise<void>((resolve) => waiting.push(resolve));
   try {
     return await new Promise<Buffer>((resolve, reject) => {
       argon2(

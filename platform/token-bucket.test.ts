@@ -21,6 +21,17 @@ describe("token buckets", () => {
     expect(() => buckets.takeOrThrow("a", 3)).not.toThrow();
   });
 
+  it("takes back what did not count, never above the burst", () => {
+    const { buckets } = clocked({ perSecond: 1, burst: 2 });
+    buckets.takeOrThrow("a", 2);
+    buckets.refund("a");
+    expect(buckets.take("a").ok).toBe(true);
+    expect(buckets.take("a").ok).toBe(false);
+    buckets.refund("a", 50);
+    expect(buckets.take("a", 2).ok).toBe(true);
+    expect(buckets.take("a").ok).toBe(false);
+  });
+
   it("counts a cost above the burst as the burst", () => {
     const { buckets } = clocked({ perSecond: 1, burst: 5 });
     expect(buckets.take("a", 50).ok).toBe(true);

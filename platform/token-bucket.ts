@@ -37,6 +37,12 @@ export class TokenBuckets {
     return { ok: true };
   }
 
+  /** Give back what was taken, when it turned out not to count. */
+  refund(key: string, cost = 1): void {
+    const bucket = this.#refilled(key);
+    bucket.tokens = Math.min(this.#burst, bucket.tokens + cost);
+  }
+
   /** As `take`, but refusing is an AppError RateLimited with the seconds to wait. */
   takeOrThrow(key: string, cost = 1): void {
     const taken = this.take(key, cost);

@@ -36,3 +36,35 @@ export const setBalanceSchema = z.strictObject({
   balance_microcredits: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
 });
 export const setRoleSchema = z.strictObject({ role: roleSchema });
+export const changePasswordSchema = z.strictObject({
+  old_password: z.string().max(1024),
+  new_password: passwordSchema,
+});
+export const listUsersSchema = z.strictObject({
+  cursor: z.string().max(200).optional(),
+  limit: z.coerce.number().int().min(1).max(200).default(50),
+});
+
+/** A user as an administrator sees them. */
+export const adminUserSchema = userSchema.extend({
+  balance_microcredits: z.number().int(),
+  held_microcredits: z.number().int(),
+  created_at: z.iso.datetime(),
+});
+export type AdminUserView = z.infer<typeof adminUserSchema>;
+
+/** What a user has used, in all and by model. */
+export interface UsageView {
+  user_id: string;
+  calls: number;
+  input_tokens: number;
+  output_tokens: number;
+  cost_microcredits: number;
+  models: {
+    model: string;
+    calls: number;
+    input_tokens: number;
+    output_tokens: number;
+    cost_microcredits: number;
+  }[];
+}

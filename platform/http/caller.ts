@@ -4,7 +4,7 @@ import type { Authenticator, Caller } from "../authenticate.ts";
 import type { TokenBuckets } from "../token-bucket.ts";
 
 /**
- * Who sends this request; counts against that user's rate.
+ * Who sends this request; counts against that user's rate. A task's token is refused: it is for models only.
  * @throws AppError Unauthenticated, RateLimited, or Forbidden when `role` is more than the caller has.
  */
 export type RequireCaller = (request: FastifyRequest, role?: Role) => Promise<Caller>;
@@ -15,6 +15,11 @@ export function createRequireCaller(options: {
 }): RequireCaller {
   return async (request, role = "viewer") => {
     const caller = await options.authenticate(bearerOf(request.headers.authorization));
+    if (caller.via === "task") {
+      throw new AppError("Unauthenticated", "A task's token is of no use here.", {
+        hint: "Use an access token or an API key.",
+      });
+    }
     options.perUser?.takeOrThrow(caller.user_id);
     requireRole(caller, role);
     return caller;

@@ -6,6 +6,7 @@ import type { FastifyInstance } from "fastify";
 import { afterEach, describe, expect, it } from "vitest";
 import { z } from "zod";
 import { AppError } from "#schemas";
+import type { Caller } from "../authenticate.ts";
 import { createLogger } from "../log.ts";
 import { TokenBuckets } from "../token-bucket.ts";
 import { parseInput } from "./bodies.ts";
@@ -323,8 +324,9 @@ describe("origins", () => {
 
 describe("callers", () => {
   const authenticate = async (bearer: string | undefined) => {
-    if (bearer !== "good") throw new AppError("Unauthenticated", "No.");
-    return { user_id: "usr_1", username: "ada", role: "developer", via: "jwt" } as const;
+    if (bearer !== "good" && bearer !== "task") throw new AppError("Unauthenticated", "No.");
+    const via: Caller["via"] = bearer === "task" ? "task" : "jwt";
+    return { user_id: "usr_1", username: "ada", role: "developer" as const, via };
   };
 
   it("[GW-2] are required, have their role checked and their rate counted", async () => {
@@ -346,6 +348,7 @@ describe("callers", () => {
     };
     expect(await ask("/me")).toMatchObject({ status: 401, challenge: "Bearer" });
     expect(await ask("/me", "Bearer bad")).toMatchObject({ status: 401 });
+    expect(await ask("/me", "Bearer task")).toMatchObject({ status: 401 });
     expect(await ask("/me", "Bearer good")).toMatchObject({ status: 200, body: { user_id: "usr_1" } });
     expect(await ask("/admin", "Bearer good")).toMatchObject({
       status: 403,
