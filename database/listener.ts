@@ -101,7 +101,10 @@ export class NotificationClient implements AsyncDisposable {
       } catch (error) {
         await client.end().catch(() => undefined);
         this.#lost = true;
-        this.#log.warn({ err: error, delay_ms: delay }, "cannot listen to the database, trying again");
+        this.#log.warn(
+          { reason: reasonOf(error), delay_ms: delay },
+          "cannot listen to the database, trying again",
+        );
         await sleep(delay, undefined, { signal: this.#closing.signal }).catch(() => undefined);
         delay = Math.min(delay * 2, LONGEST_DELAY_MS);
       }
@@ -129,7 +132,7 @@ export class NotificationClient implements AsyncDisposable {
     clearInterval(this.#probe);
     client.end().catch(() => undefined);
     if (this.#closing.signal.aborted) return;
-    this.#log.warn({ err: error }, "lost the database connection that listens");
+    this.#log.warn({ reason: reasonOf(error) }, "lost the database connection that listens");
     void this.#connect();
   }
 
@@ -151,4 +154,9 @@ async function probe(client: pg.Client): Promise<void> {
     throw new Error("The database connection that listens does not answer");
   });
   await Promise.race([client.query("SELECT 1"), late]);
+}
+
+/** Not the error itself: what pg hangs on it is a whole connection, printed over a page. */
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -3,12 +3,12 @@ import { Kysely, PostgresDialect, sql } from "kysely";
 import pg from "pg";
 import type { Log } from "#platform/log.ts";
 import { AppError } from "#schemas";
-import { isConnectionFailure, isPoolTimeout, isSerializationFailure, nameDatabaseError } from "./errors.ts";
+import { isConnectionFailure, nameDatabaseError } from "./errors.ts";
+import { inTransaction } from "./in-transaction.ts";
 import { NotificationClient } from "./listener.ts";
 import { type ConnectionOptions, clientConfig, namedErrors } from "./pool.ts";
 import type { Db, Schema } from "./schema.ts";
 
-const TRANSACTION_ATTEMPTS = 5;
 const PING_TIMEOUT_MS = 2000;
 const CLOSE_TIMEOUT_MS = 5000;
 
@@ -43,14 +43,18 @@ export interface Database extends AsyncDisposable {
 /** Connect to a database that may still be starting. Throws Unavailable after `connectTimeoutMs`. */
 export async function openDatabase(options: DatabaseOptions): Promise<Database> {
   const pool = new pg.Pool({ ...clientConfig(options), max: options.pool, idleTimeoutMillis: 30_000 });
-  pool.on("error", (error) => options.log.warn({ err: error }, "an idle database connection broke"));
+  // Without `err`: what pg hangs on it is a whole connection, printed over a page.
+  pool.on("error", ({ message }) =>
+    options.log.warn({ reason: message }, "an idle database connection broke"),
+  );
+  const closed = whenClosed(pool);
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: namedErrors(pool) }) });
   const listener = new NotificationClient(clientConfig(options), options.log);
   let closing: Promise<void> | undefined;
   const close = async () => {
     await listener.close();
-    const closed = db.destroy().then(() => true);
-    if ((await Promise.race([closed, sleep(CLOSE_TIMEOUT_MS, false, { ref: false })])) === false) {
+    const done = db.destroy().then(closed);
+    if ((await Promise.race([done, sleep(CLOSE_TIMEOUT_MS, "late", { ref: false })])) === "late") {
       options.log.warn("database connections were still in use when closing");
     }
   };
@@ -58,7 +62,7 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
     db,
     listen: (channel, onNotify, onReconnect) =>
       listener.listen(channel, onReconnect === undefined ? { onNotify } : { onNotify, onReconnect }),
-    transaction: (fn) => runTransaction(db, fn),
+    transaction: (fn) => inTransaction(db, fn),
     ping: () => ping(db),
     close: () => {
       closing ??= close();
@@ -113,20 +117,20 @@ function startError(error: unknown): AppError {
   );
 }
 
-async function runTransaction<T>(db: Db, fn: (trx: Db) => Promise<T>): Promise<T> {
-  for (let attempt = 1; ; attempt += 1) {
-    let committing = false;
-    try {
-      return await db.transaction().execute(async (trx) => {
-        const result = await fn(trx);
-        committing = true;
-        return result;
-      });
-    } catch (error) {
-      const again =
-        isSerializationFailure(error) || (!committing && isConnectionFailure(error) && !isPoolTimeout(error));
-      if (!again || attempt >= TRANSACTION_ATTEMPTS) throw error;
-      await sleep(Math.random() * 20 * 2 ** attempt);
-    }
-  }
+/** The pool calls itself ended when it has begun to close its connections; this resolves when they are closed. */
+function whenClosed(pool: pg.Pool): () => Promise<void> {
+  let open = 0;
+  let closed = () => {};
+  pool.on("connect", () => {
+    open += 1;
+  });
+  pool.on("remove", () => {
+    open -= 1;
+    if (open === 0) closed();
+  });
+  return () =>
+    new Promise((resolve) => {
+      closed = resolve;
+      if (open === 0) resolve();
+    });
 }
