@@ -1,0 +1,19 @@
+/** The ledger's face. */
+export {
+  type NewCall,
+  openCall,
+  releaseCall,
+  type Settled,
+  type Settlement,
+  settleCall,
+  sweepOpenCalls,
+} from "./calls.ts";
+export {
+  auditLedger,
+  balanceOf,
+  type EntryFilter,
+  type EntryPage,
+  type LedgerEntry,
+  listEntries,
+  type UserOff,
+} from "./read.ts";

@@ -1,0 +1,82 @@
+import { sql } from "kysely";
+import { inTransaction } from "../in-transaction.ts";
+import type { Db } from "../schema.ts";
+import { conclude, putBack } from "./conclude.ts";
+import { getTask } from "./read.ts";
+
+/** Tasks looked at per call; the rest waits for the next. */
+const REAP_LIMIT = 500;
+
+/**
+ * Keep a running task for another `lease_ms`.
+ * @returns alive false: it is no longer the caller's, stop at once. cancel: its user wants it ended.
+ */
+export async function renewLease(
+  db: Db,
+  task_id: string,
+  attempt: number,
+  lease_ms: number,
+): Promise<{ alive: boolean; cancel: boolean }> {
+  const { rows } = await sql<{ cancel: boolean }>`
+    UPDATE tasks SET lease_until = clock_timestamp() + make_interval(secs => ${lease_ms}::float8 / 1000)
+    WHERE id = ${task_id} AND state = 'running' AND attempt = ${attempt}
+    RETURNING cancel_requested_at IS NOT NULL AS cancel`.execute(db);
+  return { alive: rows.length > 0, cancel: rows[0]?.cancel ?? false };
+}
+
+export interface Reaped {
+  requeued: number;
+  failed: number;
+  cancelled: number;
+}
+
+/**
+ * Take tasks away from workers whose lease is over: back into the queue, or to their end when the attempts are
+ * used up or their user cancelled. What their model calls still hold is released.
+ */
+export async function reapExpired(db: Db): Promise<Reaped> {
+  const expired = await db
+    .selectFrom("tasks")
+    .select("id")
+    .where("state", "=", "running")
+    .where("lease_until", "<", sql<Date>`clock_timestamp()`)
+    .orderBy("lease_until")
+    .limit(REAP_LIMIT)
+    .execute();
+  const reaped: Reaped = { requeued: 0, failed: 0, cancelled: 0 };
+  for (const { id } of expired) {
+    const fate = await inTransaction(db, (trx) => reap(trx, id));
+    if (fate !== undefined) reaped[fate] += 1;
+  }
+  return reaped;
+}
+
+/** One task per transaction: locks of several could be taken in another order than somebody else's. */
+async function reap(trx: Db, id: string): Promise<keyof Reaped | undefined> {
+  const expired = await trx
+    .selectFrom("tasks")
+    .select("attempt")
+    .where("id", "=", id)
+    .where("state", "=", "running")
+    .where("lease_until", "<", sql<Date>`clock_timestamp()`)
+    .forNoKeyUpdate()
+    .skipLocked()
+    .executeTakeFirst();
+  if (expired === undefined) return undefined;
+  await sql`SELECT release_call(id) FROM llm_calls
+    WHERE task_id = ${id} AND attempt = ${expired.attempt} AND state = 'open'`.execute(trx);
+  // Read after the release: what the calls held is in the task's budget now.
+  const task = await getTask(trx, id);
+  if (task.cancel_requested_at !== null) {
+    await conclude(trx, task, { state: "cancelled" });
+    return "cancelled";
+  }
+  const message = `The worker of attempt ${task.attempt} of ${task.max_attempts} stopped answering.`;
+  if (task.attempt < task.max_attempts) {
+    await putBack(trx, task, 0, message);
+    return "requeued";
+  }
+  const hint = "Dispatch it again; the server's log has the details.";
+  await conclude(trx, task, { state: "failed", error: { code: "RunFailed", message, hint } });
+  return "failed";
+}
