@@ -32,9 +32,10 @@ export interface NewChange {
 
 /**
  * Record a proposed change, in the caller's transaction.
+ * @returns false when its project is gone: nothing was written, and the transaction can go on.
  * @throws AppError InvalidParams for a path the project could not store or that comes twice.
  */
-export async function insertChange(db: Db, change: NewChange): Promise<void> {
+export async function insertChange(db: Db, change: NewChange): Promise<boolean> {
   const paths = new Set(change.files.map(({ path }) => normalizePath(path)));
   const odd = change.files.find(({ path }) => !paths.has(path));
   if (odd !== undefined || paths.size !== change.files.length) {
@@ -43,6 +44,14 @@ export async function insertChange(db: Db, change: NewChange): Promise<void> {
       `The change has a path that is not unique and normal: ${showPath(odd?.path ?? "")}`,
     );
   }
+  // Waits for a deletion under way: the reference to a project just gone would fail the whole transaction.
+  const project = await db
+    .selectFrom("projects")
+    .select("id")
+    .where("id", "=", change.project_id)
+    .forKeyShare()
+    .executeTakeFirst();
+  if (project === undefined) return false;
   const { files, task_id, ...row } = change;
   await db
     .insertInto("changes")
@@ -54,6 +63,7 @@ export async function insertChange(db: Db, change: NewChange): Promise<void> {
       ${files.map(({ path }) => path)}::text[], ${files.map((file) => file.base_hash)}::bytea[],
       ${files.map((file) => file.new_hash)}::bytea[], ${files.map(({ executable }) => executable)}::bool[])
   `.execute(db);
+  return true;
 }
 
 /** @throws AppError NotFound. */

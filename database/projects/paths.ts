@@ -26,10 +26,11 @@ export function normalizeDirectory(path: string): string {
   const normal = path.normalize("NFC");
   if (CONTROL.test(normal)) throw invalid(path, "has control characters in it");
   if (normal.includes("\\")) throw invalid(path, 'has a backslash in it; separate names with "/"');
-  if (normal.startsWith("/") || DRIVE.test(normal)) {
+  const names = normal.split("/").filter((name) => name !== "" && name !== ".");
+  const joined = names.join("/");
+  if (normal.startsWith("/") || DRIVE.test(joined)) {
     throw invalid(path, "is absolute; paths start at the project's root");
   }
-  const names = normal.split("/").filter((name) => name !== "" && name !== ".");
   for (const name of names) {
     if (name === "..") throw invalid(path, 'leads upwards by ".."');
     if (GIT_DIRECTORY.test(name)) throw invalid(path, 'names ".git", which projects do not store');
@@ -37,7 +38,6 @@ export function normalizeDirectory(path: string): string {
       throw invalid(path, `has a name longer than ${MAX_SEGMENT_BYTES} bytes`);
     }
   }
-  const joined = names.join("/");
   if (Buffer.byteLength(joined) > MAX_PATH_BYTES)
     throw invalid(path, `is longer than ${MAX_PATH_BYTES} bytes`);
   return joined;
