@@ -41,7 +41,10 @@ export const changePasswordSchema = z.strictObject({
   new_password: passwordSchema,
 });
 export const listUsersSchema = z.strictObject({
-  cursor: z.string().max(200).optional(),
+  cursor: z
+    .string()
+    .regex(/^[\w-]{1,64}$/, "not a cursor this list gave out")
+    .optional(),
   limit: z.coerce.number().int().min(1).max(200).default(50),
 });
 

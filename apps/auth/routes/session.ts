@@ -1,0 +1,53 @@
+import type { FastifyInstance } from "fastify";
+import { createUser } from "#database/accounts/users.ts";
+import { parseInput } from "#platform/http/index.ts";
+import { hashPassword } from "#platform/password.ts";
+import { TokenBuckets } from "#platform/token-bucket.ts";
+import { AppError, credentialsSchema, loginSchema, refreshSchema } from "#schemas";
+import type { AuthDeps } from "../register-auth.ts";
+
+/** Registering is as slow as signing in, and succeeds: an address may do so this many times as often as fail. */
+const REGISTRATIONS_PER_LOGIN = 10;
+
+/** `/auth/register|login|refresh|logout`: answers a session, without being signed in. */
+export function registerSessionRoutes(app: FastifyInstance, deps: AuthDeps): void {
+  const { database, config, sessions } = deps;
+  const perMinute = config.limits.loginsPerMinute * REGISTRATIONS_PER_LOGIN;
+  const registrations = new TokenBuckets({
+    perSecond: perMinute / 60,
+    burst: Math.max(1, Math.floor(perMinute)),
+  });
+
+  app.post("/auth/register", async (request) => {
+    if (!config.auth.allowRegistration) {
+      throw new AppError("Forbidden", "Registration is closed.", {
+        hint: "Ask an administrator for an account.",
+      });
+    }
+    const { username, password } = parseInput(credentialsSchema, request.body);
+    registrations.takeOrThrow(request.ip);
+    const user = await createUser(database.db, {
+      username,
+      password_hash: await hashPassword(password),
+      role: "developer",
+      initial_balance: config.billing.initialBalance,
+    });
+    deps.log.info({ user_id: user.id }, "registered");
+    return sessions.issue(user);
+  });
+
+  app.post("/auth/login", async (request) => {
+    const credentials = parseInput(loginSchema, request.body);
+    return sessions.issue(await sessions.checkPassword(credentials, request.ip));
+  });
+
+  app.post("/auth/refresh", async (request) => {
+    const { refresh_token } = parseInput(refreshSchema, request.body);
+    return sessions.refresh(refresh_token);
+  });
+
+  app.post("/auth/logout", async (request) => {
+    const { refresh_token } = parseInput(refreshSchema, request.body);
+    return { ended: await sessions.end(refresh_token) };
+  });
+}
