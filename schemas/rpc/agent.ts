@@ -4,6 +4,8 @@ import { idSchema } from "../ids.ts";
 import { defineMethod } from "./method.ts";
 
 export const MAX_PROMPT_CHARS = 200_000;
+/** What a column of events can count to. */
+export const MAX_SEQ = 2_147_483_647;
 export const runnerSchema = z.enum(["opencode"]);
 
 const queueView = {
@@ -124,11 +126,12 @@ export const agentMethods = {
     summary:
       "Follow a task: every event after `after_seq` comes as an `agent.event` notification, the last of type `done`.",
     access: "viewer",
-    params: z.strictObject({ task_id: idSchema, after_seq: z.number().int().min(0).default(0) }),
-    result: z.object({ task_id: idSchema, state: taskStateSchema }),
+    params: z.strictObject({ task_id: idSchema, after_seq: z.number().int().min(0).max(MAX_SEQ).default(0) }),
+    /** `last_seq`: the newest event at this moment; who has it of a task that has ended will get no other. */
+    result: z.object({ task_id: idSchema, state: taskStateSchema, last_seq: z.number().int() }),
     errors: ["NotFound"],
     streaming: true,
-    example: { params: { task_id: "tsk_01" }, result: { task_id: "tsk_01", state: "running" } },
+    example: { params: { task_id: "tsk_01" }, result: { task_id: "tsk_01", state: "running", last_seq: 12 } },
   }),
   "agent.unsubscribe": defineMethod({
     summary: "Stop following a task on this connection.",

@@ -9,7 +9,7 @@ export const MAX_FILE_BYTES = 10 * 1024 * 1024;
 /** A path inside a project: relative, `/`-separated, normalised by the server, never leading out. */
 export const pathSchema = z.string().min(1).max(MAX_PATH_BYTES);
 export const encodingSchema = z.enum(["utf8", "base64"]);
-const revisionSchema = z.number().int().min(0);
+const revisionSchema = z.number().int().min(0).max(2_147_483_647);
 
 const projectView = z.object({
   id: idSchema,

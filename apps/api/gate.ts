@@ -1,0 +1,111 @@
+import type { Authenticator, Caller } from "#platform/authenticate.ts";
+import type { TokenBuckets } from "#platform/token-bucket.ts";
+import { AppError, toAppError } from "#schemas";
+
+/** Bytes somebody may send before being signed in: enough for any public method. */
+export const ANONYMOUS_BYTES = 64 * 1024;
+
+/** What the bearer of a request or connection came to. */
+export interface Identity {
+  readonly caller?: Caller;
+  /** Why there is no caller: none was given, or it was refused. */
+  readonly error?: AppError;
+}
+
+export interface GateOptions {
+  readonly authenticate: Authenticator;
+  readonly perUser: TokenBuckets;
+  /** By client address; taken from here for the calls of those who are not signed in. */
+  readonly perIp: TokenBuckets;
+}
+
+/** Who may come in, and how often. */
+export class Gate {
+  readonly #options: GateOptions;
+
+  constructor(options: GateOptions) {
+    this.#options = options;
+  }
+
+  /**
+   * The caller a bearer proves.
+   * @throws AppError Unauthenticated, also for a token that opens the model server only.
+   */
+  async authenticate(bearer: string | undefined): Promise<Caller> {
+    const caller = await this.#options.authenticate(bearer);
+    if (caller.via === "task") {
+      throw new AppError("Unauthenticated", "A task's token opens the model server only.", {
+        hint: "Use an access token or an API key.",
+      });
+    }
+    return caller;
+  }
+
+  /** As `authenticate`, for those who may also stay nameless. */
+  async identify(bearer: string | undefined): Promise<Identity> {
+    try {
+      return { caller: await this.authenticate(bearer) };
+    } catch (error) {
+      return { error: toAppError(error) };
+    }
+  }
+
+  /** Take one call's worth. @throws AppError RateLimited */
+  admit(caller: Caller | undefined, address: string): void {
+    if (caller === undefined) this.#options.perIp.takeOrThrow(address);
+    else this.#options.perUser.takeOrThrow(caller.user_id);
+  }
+}
+
+/** When a JWT expires (ms since 1970), read without verifying it; undefined for anything else. */
+export function expiryOf(bearer: string): number | undefined {
+  const payload = bearer.split(".", 3)[1];
+  if (payload === undefined) return undefined;
+  try {
+    const { exp } = JSON.parse(Buffer.from(payload, "base64url").toString("utf8")) as { exp?: unknown };
+    return typeof exp === "number" ? exp * 1000 : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Tokens never travel in a URL: addresses end up in logs, histories and referrers. */
+export function refuseTokenInUrl(query: unknown): void {
+  const names = Object.keys((query as Record<string, unknown> | null) ?? {});
+  if (
+    names.some((name) => /^(access_|api_|bearer_)?(token|key)$|^(authorization|bearer|jwt|auth)$/i.test(name))
+  ) {
+    throw new AppError("InvalidRequest", "A token must not be part of the address.", {
+      hint: "Send it as `Authorization: Bearer`; over WebSocket also as the subprotocol `bearer.<token>` or with session.authenticate.",
+    });
+  }
+}
+
+/** Counts what a user holds open (sockets, streams) against one limit. */
+export class OpenPerUser {
+  readonly #limit: number;
+  readonly #open = new Map<string, number>();
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  /** @returns gives the place back, once. @throws AppError RateLimited when all are taken. */
+  acquire(userId: string): () => void {
+    const open = this.#open.get(userId) ?? 0;
+    if (open >= this.#limit) {
+      throw new AppError("RateLimited", `You have ${open} connections open already.`, {
+        hint: "Close one of them first.",
+      });
+    }
+    this.#open.set(userId, open + 1);
+    let held = true;
+    return () => {
+      if (!held) return;
+      held = false;
+      const left = (this.#open.get(userId) ?? 1) - 1;
+      if (left === 0) this.#open.delete(userId);
+      else this.#open.set(userId, left);
+    };
+  }
+}

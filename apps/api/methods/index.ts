@@ -1,0 +1,15 @@
+import type { Handlers } from "../handler.ts";
+import { accountHandlers } from "./account.ts";
+import { agentHandlers } from "./agent.ts";
+import { changeHandlers } from "./change.ts";
+import { fsHandlers } from "./fs.ts";
+import { projectHandlers } from "./project.ts";
+
+/** Every method and who does it; one that is missing is a type error. */
+export const handlers: Handlers = {
+  ...accountHandlers,
+  ...agentHandlers,
+  ...changeHandlers,
+  ...fsHandlers,
+  ...projectHandlers,
+};
