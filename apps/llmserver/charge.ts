@@ -1,0 +1,129 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { costOf, type Price } from "#database/accounts/provider-resolution.ts";
+import { openCall, releaseCall, settleCall } from "#database/ledger/index.ts";
+import type { Db } from "#database/schema.ts";
+import { newId } from "#platform/ids.ts";
+import type { Log } from "#platform/log.ts";
+import { AppError } from "#schemas";
+import { type ChatRequest, mediaParts } from "./chat-request.ts";
+import type { Usage } from "./tally.ts";
+import { countRequest } from "./tokenizer.ts";
+
+/** Fewer output tokens than this are not worth a call. */
+const FEWEST_OUTPUT_TOKENS = 64;
+/** The most a picture or sound is expected to take. */
+const TOKENS_PER_MEDIA_PART = 4096;
+/** Other tokenizers than ours may need this much more. */
+const COUNT_MARGIN = 1.25;
+const HOLD_ATTEMPTS = 3;
+const WRITE_ATTEMPTS = 4;
+
+export interface ChargeOptions {
+  db: Db;
+  log: Log;
+  user_id: string;
+  task?: { task_id: string; attempt: number } | undefined;
+  instance_id: string;
+  price: Price;
+  request: ChatRequest;
+}
+
+/** The money of one call: held when opened, then settled or released exactly once. */
+export class Charge implements AsyncDisposable {
+  readonly call_id: string;
+  /** Output tokens per choice the hold covers: the request's, or fewer. */
+  readonly maxTokens: number;
+  readonly #options: ChargeOptions;
+  #ended = false;
+
+  private constructor(call_id: string, maxTokens: number, options: ChargeOptions) {
+    this.call_id = call_id;
+    this.maxTokens = maxTokens;
+    this.#options = options;
+  }
+
+  /**
+   * Hold what the call can cost at most. When that is more than there is, fewer output tokens are allowed
+   * for; the caller reads them from `maxTokens`.
+   * @throws AppError InsufficientBalance when what is left does not carry a useful answer.
+   */
+  static async open(options: ChargeOptions): Promise<Charge> {
+    const { request } = options;
+    const media = mediaParts(request.body.messages) * TOKENS_PER_MEDIA_PART;
+    let inputTokens = request.bytes + media;
+    let maxTokens = request.maxTokens;
+    for (let attempt = 1; ; attempt += 1) {
+      const call_id = newId("call");
+      const hold = costOf(options.price, inputTokens, maxTokens * request.choices);
+      try {
+        await openCall(options.db, { ...callFields(options), call_id, hold });
+        return new Charge(call_id, maxTokens, options);
+      } catch (error) {
+        if (!(error instanceof AppError) || error.code !== "InsufficientBalance" || attempt >= HOLD_ATTEMPTS)
+          throw error;
+        const available = Number(error.details.available_microcredits ?? 0);
+        // The byte count is safe but four times too high for most texts: count before refusing.
+        if (affordable(options, inputTokens, available) < fewest(request)) {
+          const counted = Math.ceil((await countRequest(request.body)) * COUNT_MARGIN);
+          inputTokens = Math.min(inputTokens, counted + media);
+        }
+        maxTokens = Math.min(maxTokens, affordable(options, inputTokens, available));
+        if (maxTokens < fewest(request)) throw error;
+      }
+    }
+  }
+
+  /** Charge for what was used. Does nothing the second time. */
+  async settle(usage: Usage, endpoint: string): Promise<void> {
+    const { db, price } = this.#options;
+    const cost = costOf(price, usage.input_tokens, usage.output_tokens);
+    await this.#end("settle", () => settleCall(db, { call_id: this.call_id, ...usage, cost, endpoint }));
+  }
+
+  /** Give everything back. Does nothing the second time. */
+  async release(): Promise<void> {
+    await this.#end("release", () => releaseCall(this.#options.db, this.call_id));
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release();
+  }
+
+  /** Both are idempotent in the database, so that a lost answer is no reason not to ask again. */
+  async #end(what: "settle" | "release", write: () => Promise<unknown>): Promise<void> {
+    if (this.#ended) return;
+    this.#ended = true;
+    for (let attempt = 1; ; attempt += 1) {
+      try {
+        await write();
+        return;
+      } catch (error) {
+        const last = attempt >= WRITE_ATTEMPTS;
+        this.#options.log.error(
+          { err: error, call_id: this.call_id, what, attempt, last },
+          "a call could not be closed in the ledger",
+        );
+        // It stays open there, its hold untouched, until the next start sweeps open calls.
+        if (last) return;
+        await sleep(100 * 3 ** attempt);
+      }
+    }
+  }
+}
+
+function callFields({ user_id, request, instance_id, task }: ChargeOptions) {
+  return { user_id, model: request.model, instance_id, ...(task === undefined ? {} : { task }) };
+}
+
+function fewest(request: ChatRequest): number {
+  return Math.min(FEWEST_OUTPUT_TOKENS, request.maxTokens);
+}
+
+/** Output tokens per choice that `available` micro-credits leave room for. */
+function affordable({ price, request }: ChargeOptions, inputTokens: number, available: number): number {
+  const left = available - costOf(price, inputTokens, 0);
+  if (left < 0) return 0;
+  if (price.outputPerMillion === 0) return request.maxTokens;
+  // One less for the rounding up of the whole.
+  return Math.floor((Math.max(0, left - 1) * 1_000_000) / price.outputPerMillion / request.choices);
+}

@@ -1,0 +1,88 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { usableModels } from "#database/accounts/provider-resolution.ts";
+import type { Database } from "#database/open.ts";
+import type { Authenticator } from "#platform/authenticate.ts";
+import type { Config } from "#platform/config/config.ts";
+import type { Log } from "#platform/log.ts";
+import type { Secrets } from "#platform/secrets.ts";
+import { TokenBuckets } from "#platform/token-bucket.ts";
+import type { TaskTokens } from "#platform/tokens/index.ts";
+import { requireModelCaller } from "./access.ts";
+import { ApiError, toApiError } from "./api-error.ts";
+import { CHAT_ENDPOINT, chat } from "./chat.ts";
+import { LiveCalls } from "./live-calls.ts";
+import { RemoteProviders } from "./remote/client.ts";
+
+export interface LlmServerDeps {
+  database: Pick<Database, "db">;
+  config: Pick<Config, "provider" | "billing" | "run" | "instanceId" | "limits" | "shutdownGraceMs">;
+  log: Log;
+  /** JWT or API key to caller; task tokens are judged here. */
+  authenticate: Authenticator;
+  taskTokens: Pick<TaskTokens, "verify">;
+  secrets: Secrets;
+}
+
+/** Calls in flight may end by themselves for this long when the server stops. */
+const LONGEST_GRACE_MS = 2000;
+
+/**
+ * Add the OpenAI-compatible routes under /v1. Errors there have OpenAI's envelope. Closing the app ends and
+ * charges every call in flight. `sweepOpenCalls` (what a killed server left open) is the start's business.
+ */
+export async function registerLlmServer(app: FastifyInstance, deps: LlmServerDeps): Promise<void> {
+  await app.register(async (scope) => {
+    const { db } = deps.database;
+    const { config, log, secrets } = deps;
+    const remote = new RemoteProviders(config.provider, log);
+    const live = new LiveCalls();
+    const perUser = new TokenBuckets({
+      perSecond: config.limits.requestsPerUser,
+      burst: config.limits.requestsPerUserBurst,
+    });
+    const callerOf = async (request: FastifyRequest) => {
+      const caller = await requireModelCaller(request, { ...deps, db });
+      perUser.takeOrThrow(caller.user_id);
+      return caller;
+    };
+    scope.setErrorHandler((error, request, reply) => sendApiError(error, request, reply));
+    scope.addHook("preClose", async () => {
+      await live.close(Math.min(LONGEST_GRACE_MS, config.shutdownGraceMs));
+      await remote.close();
+    });
+    scope.post(CHAT_ENDPOINT, async (request, reply) => {
+      const caller = await callerOf(request);
+      return chat(request, reply, caller, { db, config, secrets, remote, live, log });
+    });
+    const models = async (request: FastifyRequest) => {
+      const { user_id } = await callerOf(request);
+      const usable = await usableModels(db, { provider: config.provider, billing: config.billing, user_id });
+      return usable.map(({ id, source }) => ({ id, object: "model", created: 0, owned_by: source }));
+    };
+    scope.get("/v1/models", async (request) => ({ object: "list", data: await models(request) }));
+    scope.get<{ Params: { "*": string } }>("/v1/models/*", async (request) => {
+      const id = request.params["*"];
+      const found = (await models(request)).find((model) => model.id === id);
+      if (found !== undefined) return found;
+      throw new ApiError(404, `The model "${id}" does not exist.`, {
+        code: "model_not_found",
+        param: "model",
+      });
+    });
+    scope.all("/v1/*", async (request) => {
+      const path = request.url.split("?", 1)[0];
+      throw new ApiError(404, `Unknown request URL: ${request.method} ${path}.`, { code: "unknown_url" });
+    });
+  });
+}
+
+function sendApiError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const known = toApiError(error);
+  if (known.status === 500)
+    request.log.error({ err: known.options.cause ?? error }, "a model request failed");
+  return reply
+    .code(known.status)
+    .headers(known.headers())
+    .type("application/json; charset=utf-8")
+    .send(known.envelope());
+}
