@@ -6,7 +6,13 @@ import { encodingSchema } from "./project.ts";
 export const CHANGE_STATES = ["proposed", "accepted", "rejected"] as const;
 export const changeStateSchema = z.enum(CHANGE_STATES);
 
-const contentSchema = z.object({ content: z.string(), encoding: encodingSchema, size: z.number().int() });
+const contentSchema = z.object({
+  content: z.string(),
+  encoding: encodingSchema,
+  size: z.number().int(),
+  /** The content is left out: too long to show, or there are too many. fs.read gives it. */
+  truncated: z.boolean().optional(),
+});
 
 const changeFile = z.object({
   path: z.string(),
@@ -101,6 +107,8 @@ export const changeMethods = {
     params: z.strictObject({
       change_id: idSchema,
       resolutions: z.array(resolutionSchema).max(1000).optional(),
+      /** The revision the resolutions were made at: a file changed since then is a conflict again. */
+      current_revision: z.number().int().min(0).max(2_147_483_647).optional(),
     }),
     result: z.object({ change_id: idSchema, state: changeStateSchema, revision: z.number().int() }),
     errors: ["NotFound", "Conflict", "QuotaExceeded"],

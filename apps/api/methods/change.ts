@@ -1,0 +1,108 @@
+import type { ChangeRow } from "#database";
+import {
+  acceptChange,
+  type FileVersion,
+  getOwnChange,
+  getOwnProject,
+  listChanges,
+  previewChange,
+  readBlobs,
+  rejectChange,
+} from "#database/projects/index.ts";
+import type { Context, HandlersOf } from "../handler.ts";
+import { type Content, decodeContent, encodeContent } from "./content.ts";
+
+/** A change is shown in one answer: a longer content, and what comes after so much in all, is left out. */
+const MAX_SHOWN_BYTES = 1024 * 1024;
+const MAX_SHOWN_TOTAL = 8 * 1024 * 1024;
+
+export const changeHandlers: HandlersOf<"change."> = {
+  "change.get": async ({ caller, database }, { change_id }) => {
+    const change = await getOwnChange(database.db, change_id, caller.user_id);
+    const { files, conflicts, current_revision } = await previewChange(database.db, change);
+    const versions = [
+      ...conflicts.map(({ current }) => current),
+      ...files.flatMap(({ before, after }) => [before, after]),
+    ];
+    const show = await contentsOf({ database }, versions);
+    return {
+      ...summaryOf(change),
+      current_revision,
+      files: files.map(({ path, before, after }) => ({
+        path,
+        status: before === null ? "added" : after === null ? "deleted" : "modified",
+        before: show(before),
+        after: show(after),
+      })),
+      conflicts: conflicts.map(({ current, ...conflict }) => ({ ...conflict, current: show(current) })),
+    };
+  },
+
+  "change.list": async ({ caller, database }, { project_id, state, cursor, limit }) => {
+    await getOwnProject(database.db, project_id, caller.user_id);
+    const page = await listChanges(database.db, { project_id, state, cursor, limit });
+    const changes = page.changes.map(summaryOf);
+    return page.next_cursor === undefined ? { changes } : { changes, next_cursor: page.next_cursor };
+  },
+
+  "change.accept": async ({ caller, database, config }, params) => {
+    const { change_id, current_revision, resolutions = [] } = params;
+    await getOwnChange(database.db, change_id, caller.user_id);
+    const decided = resolutions.map(({ path, content, encoding }, index) => ({
+      path,
+      content:
+        content === null ? null : decodeContent(content, encoding, `params.resolutions[${index}].content`),
+    }));
+    const { revision } = await acceptChange(database, {
+      change_id,
+      decided_by: caller.user_id,
+      resolutions: decided,
+      current_revision,
+      quota: config.quota,
+    });
+    return { change_id, state: "accepted", revision };
+  },
+
+  "change.reject": async ({ caller, database }, { change_id }) => {
+    await getOwnChange(database.db, change_id, caller.user_id);
+    await rejectChange(database, { change_id, decided_by: caller.user_id });
+    return { change_id, state: "rejected" };
+  },
+};
+
+/** Read the contents of versions, as many as may be shown. */
+async function contentsOf(
+  { database }: Pick<Context, "database">,
+  versions: readonly (FileVersion | null)[],
+): Promise<(version: FileVersion | null) => (Content & { truncated?: true }) | null> {
+  const shown = new Map<string, Buffer>();
+  let total = 0;
+  for (const version of versions) {
+    if (version === null || version.size > MAX_SHOWN_BYTES) continue;
+    const name = version.blob_hash.toString("hex");
+    if (shown.has(name) || total + version.size > MAX_SHOWN_TOTAL) continue;
+    shown.set(name, version.blob_hash);
+    total += version.size;
+  }
+  const contents = await readBlobs(database.db, [...shown.values()]);
+  return (version) => {
+    if (version === null) return null;
+    const content = contents.get(version.blob_hash.toString("hex"));
+    if (content !== undefined) return encodeContent(content);
+    return { content: "", encoding: "base64", size: version.size, truncated: true };
+  };
+}
+
+function summaryOf(change: ChangeRow) {
+  return {
+    change_id: change.id,
+    project_id: change.project_id,
+    ...(change.task_id === null ? {} : { task_id: change.task_id }),
+    state: change.state,
+    base_revision: change.base_revision,
+    summary: change.summary,
+    created_at: change.created_at.toISOString(),
+    ...(change.decided_at === null ? {} : { decided_at: change.decided_at.toISOString() }),
+    ...(change.revision === null ? {} : { revision: change.revision }),
+  };
+}
