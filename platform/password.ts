@@ -88,7 +88,7 @@ async function derive(
           parallelism: parameters.lanes,
           tagLength: length,
         },
-        (error, derived) => (error === null || error === undefined ? resolve(derived) : reject(error)),
+        (error, derived) => (error ? reject(error) : resolve(derived)),
       );
     });
   } finally {

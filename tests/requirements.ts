@@ -23,6 +23,7 @@ export const CLAIMED = {
   "LLM-4": "tokens counted and recorded per user, model, endpoint and time",
   "US-2": "register, login, refresh, API keys, claims",
   "US-3": "check the balance, run, count, settle",
+  "US-4": "administration of users, their roles and balances",
   "GW-1": "JSON-RPC 2.0 over HTTP and WebSocket, schemas and examples",
   "GW-2": "authentication, rate limits, CORS, consistent errors",
   "GW-3": "the project store",

@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { UserRow } from "#database";
 import { type AuthServer, authServer } from "#tests/support/auth-server.ts";
 
 let server: AuthServer;
@@ -81,6 +82,8 @@ describe("password", () => {
     await db.deleteFrom("users").where("id", "=", user.id).execute();
     const { sessions } = server.deps;
     const passwords = { old_password: "password of dan", new_password: "a better password" };
+    const gone = { id: user.id, username: "dan", role: "developer", token_version: 0 } as UserRow;
+    await expect(sessions.issue(gone)).rejects.toMatchObject({ code: "Unauthenticated" });
     await expect(sessions.changePassword(user.id, passwords, "::1")).rejects.toMatchObject({
       code: "Unauthenticated",
     });

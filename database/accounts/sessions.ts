@@ -3,6 +3,7 @@ import { hashPassword, verifyPassword } from "#platform/password.ts";
 import { TokenBuckets } from "#platform/token-bucket.ts";
 import { type AccessTokens, hashToken, newRefreshToken } from "#platform/tokens/index.ts";
 import { AppError, type Session, usernameSchema } from "#schemas";
+import { isForeignKeyViolation } from "../errors.ts";
 import type { Database } from "../open.ts";
 import type { UserRow } from "../schema.ts";
 import { replacePasswordHash, setPassword } from "./passwords.ts";
@@ -65,7 +66,16 @@ export function createSessions(options: SessionsOptions): Sessions {
 
   const issue = async (user: UserRow): Promise<Session> => {
     const refresh_token = newRefreshToken();
-    await insertRefreshToken(db, { hash: hashToken(refresh_token), user_id: user.id, expires_at: expiry() });
+    try {
+      await insertRefreshToken(db, {
+        hash: hashToken(refresh_token),
+        user_id: user.id,
+        expires_at: expiry(),
+      });
+    } catch (error) {
+      // The account was deleted since it was read.
+      throw isForeignKeyViolation(error) ? endedSession() : error;
+    }
     return sessionOf(options.accessTokens, user, refresh_token);
   };
 

@@ -1,5 +1,5 @@
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { AppError, type ErrorDetails, toAppError } from "#schemas";
+import { AppError, type ErrorCode, type ErrorDetails, toAppError } from "#schemas";
 
 /** Every error leaves as `{error: {code, message, hint?, ...}}`; what was not foreseen is logged and told nothing of. */
 export function installErrorHandling(app: FastifyInstance): void {
@@ -14,8 +14,9 @@ export function installErrorHandling(app: FastifyInstance): void {
 /** Answer with an error in our envelope, and the headers that go with it. */
 export function sendError(reply: FastifyReply, request: FastifyRequest, error: unknown): FastifyReply {
   const known = fromHttpError(error);
-  if (known.code === "InternalError") {
-    request.log.error({ err: known.cause ?? known }, "request failed");
+  if (known.httpStatus >= 500) {
+    const level = known.code === "InternalError" ? "error" : "warn";
+    request.log[level]({ err: known.cause ?? known }, "request failed");
   }
   if (known.details.retry_after_seconds !== undefined) {
     reply.header("retry-after", String(Math.ceil(known.details.retry_after_seconds)));
@@ -24,33 +25,29 @@ export function sendError(reply: FastifyReply, request: FastifyRequest, error: u
   return reply.code(known.httpStatus).type("application/json; charset=utf-8").send(known.toHttp());
 }
 
-/** Also Fastify's own errors by name; any other error of status 4xx is the request's fault. */
+/** What Fastify's own errors are to a caller. */
+const FASTIFY_ERRORS: Record<string, [code: ErrorCode, message: string, details?: ErrorDetails]> = {
+  FST_ERR_CTP_BODY_TOO_LARGE: ["PayloadTooLarge", "The body is too large."],
+  FST_ERR_CTP_INVALID_MEDIA_TYPE: [
+    "InvalidRequest",
+    "This content type is not understood here.",
+    { hint: "Send application/json." },
+  ],
+  FST_ERR_BAD_URL: ["InvalidRequest", "The path is not a valid URL."],
+};
+
+/** Also other people's errors that bear a status: 4xx is the request's fault. */
 export function fromHttpError(error: unknown): AppError {
   if (error instanceof AppError || !isHttpError(error)) return toAppError(error);
-  const details: ErrorDetails = {};
-  switch (error.code) {
-    case "FST_ERR_CTP_BODY_TOO_LARGE":
-      return new AppError("PayloadTooLarge", "The body is too large.", details, error);
-    case "FST_ERR_CTP_INVALID_MEDIA_TYPE":
-      details.hint = "Send application/json.";
-      return new AppError("InvalidRequest", "This content type is not understood here.", details, error);
-    case "FST_ERR_BAD_URL":
-      return new AppError("InvalidRequest", "The path is not a valid URL.", details, error);
-    case "FST_ERR_CTP_INVALID_CONTENT_LENGTH":
-      return new AppError(
-        "InvalidRequest",
-        "The body is not as long as Content-Length says.",
-        details,
-        error,
-      );
-    default:
-      break;
-  }
+  const [code, message, details] = FASTIFY_ERRORS[error.code] ?? byStatus(error);
+  return code === "InternalError" ? toAppError(error) : new AppError(code, message, details, error);
+}
+
+function byStatus(error: FastifyError): [code: ErrorCode, message: string] {
   const status = error.statusCode ?? 500;
-  if (status === 503) return new AppError("Unavailable", "The server is shutting down.", details, error);
-  if (status === 413) return new AppError("PayloadTooLarge", "The body is too large.", details, error);
-  if (status >= 400 && status < 500) return new AppError("InvalidRequest", error.message, details, error);
-  return toAppError(error);
+  if (status === 413) return ["PayloadTooLarge", "The body is too large."];
+  if (status === 503) return ["Unavailable", "The server cannot serve at present."];
+  return [status >= 400 && status < 500 ? "InvalidRequest" : "InternalError", error.message];
 }
 
 function isHttpError(error: unknown): error is FastifyError {
