@@ -15,21 +15,27 @@ export interface Finish {
 
 /**
  * End a running task exactly once: its change, its last events and the release of its budget in one transaction.
+ * A result for a project that was deleted meanwhile makes the task fail.
  * @returns false when the caller no longer owns it (reaped, put back, ended): nothing was written.
+ * @throws AppError InvalidParams for a change the project could not store: the task still runs.
  */
 export async function finishTask(db: Db, finish: Finish): Promise<boolean> {
   return inTransaction(db, async (trx) => {
     const task = await lockOwned(trx, finish.task_id, finish.attempt);
     if (task === undefined) return false;
-    const { state, error, change } = finish;
-    if (change !== undefined) await insertChange(trx, change);
-    await conclude(trx, task, {
-      state,
-      error,
-      change: change && { id: change.id, base_revision: change.base_revision, files: change.files.length },
-    });
+    await conclude(trx, task, await outcomeOf(trx, finish));
     return true;
   });
+}
+
+async function outcomeOf(trx: Db, { state, error, change }: Finish): Promise<Outcome> {
+  if (change === undefined) return { state, error };
+  if (await insertChange(trx, change)) {
+    const { id, base_revision, files } = change;
+    return { state, error, change: { id, base_revision, files: files.length } };
+  }
+  const message = "The project was deleted while the task ran; its result is lost.";
+  return { state: "failed", error: error ?? { code: "NotFound", message } };
 }
 
 /**
