@@ -1,3 +1,5 @@
+import { randomBytes } from "node:crypto";
+import { existsSync } from "node:fs";
 import { chmod, cp, readdir, readFile, rename, rm, stat, symlink } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { basename, dirname, join } from "node:path";
@@ -20,14 +22,17 @@ const manifestSchema = z.object({ version: z.string() });
  * or, where that user cannot enter or the library links cannot be made, as a copy below `runtimeDir`.
  * Throws EngineUnavailable when the package is not there.
  */
-export async function locateBinaries(runtimeDir: string, identity: Identity | undefined): Promise<Binaries> {
-  const root = packageRoot();
+export async function locateBinaries(
+  runtimeDir: string,
+  identity: Identity | undefined,
+  root: string = packageRoot(),
+): Promise<Binaries> {
   const manifest = manifestSchema.parse(JSON.parse(await readFile(join(root, "package.json"), "utf8")));
   const version = manifest.version.replace(/-.*$/, "");
   const inPlace = join(root, "native");
   if (await usable(root, identity)) return programs(inPlace, version);
   const copy = join(runtimeDir, `postgres-${manifest.version}`);
-  if ((await stat(copy).catch(() => undefined)) === undefined) await copyPrograms(root, copy);
+  if (!existsSync(copy)) await copyPrograms(root, copy);
   return programs(join(copy, "native"), version);
 }
 
@@ -77,8 +82,7 @@ async function makeLinks(root: string): Promise<void> {
 }
 
 async function copyPrograms(root: string, destination: string): Promise<void> {
-  const draft = `${destination}.${process.pid}.new`;
-  await rm(draft, { recursive: true, force: true });
+  const draft = `${destination}.${randomBytes(6).toString("hex")}.new`;
   await cp(join(root, "native"), join(draft, "native"), {
     recursive: true,
     verbatimSymlinks: true,
@@ -86,7 +90,13 @@ async function copyPrograms(root: string, destination: string): Promise<void> {
   });
   await makeLinks(draft);
   await openToAll(draft);
-  await rename(draft, destination);
+  try {
+    await rename(draft, destination);
+  } catch (error) {
+    await rm(draft, { recursive: true, force: true });
+    // Somebody else was first, with the same files.
+    if (!existsSync(destination)) throw error;
+  }
 }
 
 /** Whoever made the checkout may have had a strict umask. */

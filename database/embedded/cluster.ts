@@ -1,11 +1,12 @@
 import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chmod, lchown, mkdir, readdir, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { chmod, lchown, mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import type { Identity } from "#platform/host/enterable.ts";
 import { AppError } from "#schemas";
 import type { Binaries } from "./binaries.ts";
+import { readIfThere } from "./files.ts";
 import { namedIdentity } from "./identity.ts";
 
 const INITDB_TIMEOUT_MS = 180_000;
@@ -23,12 +24,13 @@ export interface ClusterOptions {
 }
 
 /**
- * Make the cluster unless it is there. It is made aside and renamed, so a kill in between leaves no half one.
+ * Make the cluster unless it is there. It is made aside and renamed, so a kill in between leaves no half one;
+ * the rename replaces an empty directory at most.
  * Throws Unavailable when initdb fails or the files are of another major version.
  */
 export async function ensureCluster(options: ClusterOptions): Promise<void> {
   const { pgdata, binaries } = options;
-  const version = await readFile(join(pgdata, "PG_VERSION"), "utf8").catch(() => undefined);
+  const version = await readIfThere(join(pgdata, "PG_VERSION"));
   if (version === undefined) return makeCluster(options);
   const [major] = binaries.version.split(".");
   if (version.trim() === major) return;
@@ -42,7 +44,6 @@ export async function ensureCluster(options: ClusterOptions): Promise<void> {
 async function makeCluster({ pgdata, binaries, identity, password, durable }: ClusterOptions): Promise<void> {
   const draft = `${pgdata}.new`;
   await rm(draft, { recursive: true, force: true });
-  await rm(pgdata, { recursive: true, force: true });
   await mkdir(draft, { mode: 0o700 });
   const passwordFile = join(dirname(pgdata), `.initdb-${randomBytes(6).toString("hex")}`);
   const maker = identity === undefined ? undefined : namedIdentity();
@@ -59,6 +60,9 @@ async function makeCluster({ pgdata, binaries, identity, password, durable }: Cl
       timeout: INITDB_TIMEOUT_MS,
       killSignal: "SIGKILL",
     });
+    if (identity !== undefined) await giveTo(draft, identity);
+    await chmod(draft, 0o700);
+    await rename(draft, pgdata);
   } catch (error) {
     await rm(draft, { recursive: true, force: true });
     const output = error instanceof Error && "stderr" in error ? String(error.stderr).trim() : "";
@@ -71,9 +75,6 @@ async function makeCluster({ pgdata, binaries, identity, password, durable }: Cl
   } finally {
     await rm(passwordFile, { force: true });
   }
-  if (identity !== undefined) await giveTo(draft, identity);
-  await chmod(draft, 0o700);
-  await rename(draft, pgdata);
 }
 
 function initdbArguments(directory: string, passwordFile: string, durable: boolean): string[] {

@@ -1,4 +1,4 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { readdir, readFile, readlink, realpath, rm } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -81,8 +81,11 @@ export interface LaunchOptions {
   readonly settings: Readonly<Record<string, string>>;
 }
 
-/** Start the server in a session of its own, so that Ctrl+C reaches us alone and we stop it in order. */
-export function launch(options: LaunchOptions): ChildProcess {
+/**
+ * Start the server in a session of its own, so that Ctrl+C reaches us alone and we stop it in order.
+ * No pid: it could not be started at all, `failed` tells why.
+ */
+export function launch(options: LaunchOptions): { pid: number | undefined; failed: Promise<Error> } {
   const settings = {
     ...options.settings,
     port: String(options.port),
@@ -105,7 +108,7 @@ export function launch(options: LaunchOptions): ChildProcess {
     },
   );
   child.unref();
-  return child;
+  return { pid: child.pid, failed: new Promise((resolve) => child.once("error", resolve)) };
 }
 
 /** Wait until the process is gone; false when it still is there after `timeoutMs`. */
