@@ -31,48 +31,50 @@ const LONGEST_GRACE_MS = 2000;
  * charges every call in flight. `sweepOpenCalls` (what a killed server left open) is the start's business.
  */
 export async function registerLlmServer(app: FastifyInstance, deps: LlmServerDeps): Promise<void> {
-  await app.register(async (scope) => {
-    const { db } = deps.database;
-    const { config, log, secrets } = deps;
-    const remote = new RemoteProviders(config.provider, log);
-    const live = new LiveCalls();
-    const perUser = new TokenBuckets({
-      perSecond: config.limits.requestsPerUser,
-      burst: config.limits.requestsPerUserBurst,
-    });
-    const callerOf = async (request: FastifyRequest) => {
-      const caller = await requireModelCaller(request, { ...deps, db });
-      perUser.takeOrThrow(caller.user_id);
-      return caller;
-    };
-    scope.setErrorHandler((error, request, reply) => sendApiError(error, request, reply));
-    scope.addHook("preClose", async () => {
-      await live.close(Math.min(LONGEST_GRACE_MS, config.shutdownGraceMs));
-      await remote.close();
-    });
-    scope.post(CHAT_ENDPOINT, async (request, reply) => {
-      const caller = await callerOf(request);
-      return chat(request, reply, caller, { db, config, secrets, remote, live, log });
-    });
-    const models = async (request: FastifyRequest) => {
-      const { user_id } = await callerOf(request);
-      const usable = await usableModels(db, { provider: config.provider, billing: config.billing, user_id });
-      return usable.map(({ id, source }) => ({ id, object: "model", created: 0, owned_by: source }));
-    };
-    scope.get("/v1/models", async (request) => ({ object: "list", data: await models(request) }));
-    scope.get<{ Params: { "*": string } }>("/v1/models/*", async (request) => {
-      const id = request.params["*"];
-      const found = (await models(request)).find((model) => model.id === id);
-      if (found !== undefined) return found;
-      throw new ApiError(404, `The model "${id}" does not exist.`, {
-        code: "model_not_found",
-        param: "model",
-      });
-    });
-    scope.all("/v1/*", async (request) => {
-      const path = request.url.split("?", 1)[0];
-      throw new ApiError(404, `Unknown request URL: ${request.method} ${path}.`, { code: "unknown_url" });
-    });
+  await app.register((scope, _options, done) => {
+    addRoutes(scope, deps);
+    done();
+  });
+}
+
+function addRoutes(scope: FastifyInstance, deps: LlmServerDeps): void {
+  const { db } = deps.database;
+  const { config, log, secrets } = deps;
+  const remote = new RemoteProviders(config.provider, log);
+  const live = new LiveCalls();
+  const { requestsPerUser: perSecond, requestsPerUserBurst: burst } = config.limits;
+  const perUser = new TokenBuckets({ perSecond, burst });
+  const callerOf = async (request: FastifyRequest) => {
+    const caller = await requireModelCaller(request, { ...deps, db });
+    perUser.takeOrThrow(caller.user_id);
+    return caller;
+  };
+  const modelsOf = async (request: FastifyRequest) => {
+    const { user_id } = await callerOf(request);
+    const { provider, billing } = config;
+    const usable = await usableModels(db, { provider, billing, user_id });
+    return usable.map(({ id, source }) => ({ id, object: "model", created: 0, owned_by: source }));
+  };
+
+  scope.setErrorHandler(sendApiError);
+  scope.addHook("preClose", async () => {
+    await live.close(Math.min(LONGEST_GRACE_MS, config.shutdownGraceMs));
+    await remote.close();
+  });
+  scope.post(CHAT_ENDPOINT, async (request, reply) => {
+    const caller = await callerOf(request);
+    return chat(request, reply, caller, { db, config, secrets, remote, live, log });
+  });
+  scope.get("/v1/models", async (request) => ({ object: "list", data: await modelsOf(request) }));
+  scope.get<{ Params: { "*": string } }>("/v1/models/*", async (request) => {
+    const id = request.params["*"];
+    const found = (await modelsOf(request)).find((model) => model.id === id);
+    if (found !== undefined) return found;
+    throw new ApiError(404, `The model "${id}" does not exist.`, { code: "model_not_found", param: "model" });
+  });
+  scope.all("/v1/*", async (request) => {
+    const path = request.url.split("?", 1)[0];
+    throw new ApiError(404, `Unknown request URL: ${request.method} ${path}.`, { code: "unknown_url" });
   });
 }
 

@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ProviderUsage, RecordedRequest, Reply } from "./provider-replies.ts";
@@ -129,7 +128,7 @@ async function stream(response: ServerResponse, record: RecordedRequest, reply: 
     if (response.destroyed) throw new Error("the caller is gone");
     record.firstByteAt ??= performance.now();
     if (!response.write(`data: ${typeof event === "string" ? event : JSON.stringify(event)}\n\n`)) {
-      await Promise.race([once(response, "drain"), once(response, "close")]);
+      await drained(response);
     }
   };
   const chunk = (delta: unknown, finish: string | null = null, usage?: unknown) => ({
@@ -164,6 +163,18 @@ async function stream(response: ServerResponse, record: RecordedRequest, reply: 
   await send("[DONE]");
   record.completed = true;
   response.end();
+}
+
+function drained(response: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = () => {
+      response.off("drain", done);
+      response.off("close", done);
+      resolve();
+    };
+    response.on("drain", done);
+    response.on("close", done);
+  });
 }
 
 /** As real providers do: the head of the call first, its arguments in pieces after. */
