@@ -47,6 +47,8 @@ export async function openDatabase(options: DatabaseOptions): Promise<Database> 
   pool.on("error", ({ message }) =>
     options.log.warn({ reason: message }, "an idle database connection broke"),
   );
+  // One in use that breaks between two statements would otherwise end the process; the next statement tells.
+  pool.on("connect", (client) => client.on("error", () => undefined));
   const closed = whenClosed(pool);
   const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: namedErrors(pool) }) });
   const listener = new NotificationClient(clientConfig(options), options.log);

@@ -1,8 +1,10 @@
-import { randomBytes } from "node:crypto";
+import { createHash, randomBytes } from "node:crypto";
 import { link, readFile, rename, rm, writeFile } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
 import { AppError } from "#schemas";
 
-const ATTEMPTS = 20;
+const ATTEMPTS = 40;
+const LONGEST_PAUSE_MS = 25;
 
 export interface ProcessLock extends AsyncDisposable {
   release(): Promise<void>;
@@ -37,19 +39,11 @@ export async function lockForProcess(path: string, what: string): Promise<Proces
   await writeFile(draft, mine, { mode: 0o600 });
   try {
     for (let attempt = 0; attempt < ATTEMPTS; attempt += 1) {
-      if (await linked(draft, path)) {
+      if ((await linked(draft, path)) || (await takenOver(path, draft, what))) {
         const release = () => releaseLock(path, mine);
         return { release, [Symbol.asyncDispose]: release };
       }
-      const held = await readFile(path, "utf8").catch(() => undefined);
-      if (held === undefined) continue;
-      const holder = await livingHolder(held);
-      if (holder !== undefined) {
-        throw new AppError("Conflict", `${what} is in use by another process (pid ${holder}).`, {
-          hint: "Stop the other one first, or give this one another data directory (CDS_DATA_DIR).",
-        });
-      }
-      await removeStale(path, held);
+      await sleep(Math.random() * LONGEST_PAUSE_MS);
     }
   } finally {
     await rm(draft, { force: true });
@@ -82,16 +76,33 @@ async function livingHolder(content: string): Promise<number | undefined> {
   }
 }
 
-/** Two may find the same stale lock: the one who moves away something else puts it back. */
-async function removeStale(path: string, stale: string): Promise<void> {
-  const aside = `${path}.stale.${process.pid}.${nonce()}`;
-  try {
-    await rename(path, aside);
-  } catch {
-    return;
+/**
+ * Replace a stale lock. Several may find the same one: whoever makes the claim named after its content may, and
+ * only while the lock still is that one. So a lock just taken is never mistaken for the stale one before it.
+ */
+async function takenOver(path: string, draft: string, what: string): Promise<boolean> {
+  const held = await readFile(path, "utf8").catch(() => undefined);
+  if (held === undefined) return false;
+  const holder = await livingHolder(held);
+  if (holder !== undefined) {
+    throw new AppError("Conflict", `${what} is in use by another process (pid ${holder}).`, {
+      hint: "Stop the other one first, or give this one another data directory (CDS_DATA_DIR).",
+    });
   }
-  if ((await readFile(aside, "utf8")) !== stale) await linked(aside, path);
-  await rm(aside, { force: true });
+  const claim = `${path}.${createHash("sha256").update(held).digest("hex").slice(0, 16)}`;
+  if (!(await linked(draft, claim))) {
+    const claimant = await readFile(claim, "utf8").catch(() => undefined);
+    if (claimant !== undefined && (await livingHolder(claimant)) === undefined)
+      await rm(claim, { force: true });
+    return false;
+  }
+  try {
+    if ((await readFile(path, "utf8").catch(() => undefined)) !== held) return false;
+    await rename(draft, path);
+    return true;
+  } finally {
+    await rm(claim, { force: true });
+  }
 }
 
 async function releaseLock(path: string, mine: string): Promise<void> {

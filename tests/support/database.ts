@@ -1,7 +1,14 @@
 import { randomBytes } from "node:crypto";
 import { type Database, type DatabaseOptions, openDatabase } from "#database";
 import { createLogger } from "#platform/log.ts";
-import { copyTemplate, databaseUrl, removeDatabase, SMALL, sharedServer } from "./shared-server.ts";
+import {
+  createDatabase,
+  databaseUrl,
+  removeDatabase,
+  SMALL,
+  sharedServer,
+  TEMPLATE,
+} from "./shared-server.ts";
 
 export interface TestDatabase extends AsyncDisposable {
   readonly database: Database;
@@ -13,10 +20,19 @@ export interface TestDatabase extends AsyncDisposable {
  * A database of its own with every migration applied, on the run's shared real PostgreSQL server. Dispose it:
  * `await using test = await testDatabase()`, or in afterAll.
  */
-export async function testDatabase(options: Partial<DatabaseOptions> = {}): Promise<TestDatabase> {
+export function testDatabase(options: Partial<DatabaseOptions> = {}): Promise<TestDatabase> {
+  return makeDatabase(TEMPLATE, options);
+}
+
+/** The same without a single table. */
+export function emptyDatabase(options: Partial<DatabaseOptions> = {}): Promise<TestDatabase> {
+  return makeDatabase("template0", options);
+}
+
+async function makeDatabase(template: string, options: Partial<DatabaseOptions>): Promise<TestDatabase> {
   const server = await sharedServer();
   const name = `test_${randomBytes(8).toString("hex")}`;
-  await copyTemplate(server, name);
+  await createDatabase(server, name, template);
   const url = databaseUrl(server, name);
   const log = createLogger({ level: "warn", pretty: false });
   const database = await openDatabase({ url, ...SMALL, log, ...options });

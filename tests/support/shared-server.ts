@@ -99,12 +99,12 @@ export async function removeDatabase(serverUrl: string, name: string): Promise<v
   await admin.end();
 }
 
-/** A copy of the migrated template. */
-export async function copyTemplate(serverUrl: string, name: string): Promise<void> {
+/** A copy of the migrated template, or of nothing. */
+export async function createDatabase(serverUrl: string, name: string, template: string): Promise<void> {
   const admin = new pg.Client({ connectionString: serverUrl });
   await admin.connect();
   try {
-    await admin.query(`CREATE DATABASE ${name} TEMPLATE ${TEMPLATE} STRATEGY FILE_COPY`);
+    await admin.query(`CREATE DATABASE ${name} TEMPLATE ${template} STRATEGY FILE_COPY`);
   } finally {
     await admin.end();
   }
