@@ -107,7 +107,7 @@ describe("tidy", () => {
   });
 
   it("nothing is left for later in a comment", () => {
-    const marker = new RegExp(`\\b(${["TO", "FIX"].join("DO|")}ME|XXX|HACK)\\b`);
+    const marker = new RegExp(["\\bTO", "DO\\b|\\bFIX", "ME\\b|\\bXX", "X\\b|\\bHA", "CK\\b"].join(""));
     expect(sources.filter((path) => marker.test(read(path)))).toEqual([]);
   });
 

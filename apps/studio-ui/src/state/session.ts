@@ -68,7 +68,9 @@ export async function signOut(): Promise<void> {
 
 /** Take up the session of an earlier visit; undefined when there is none. Concurrent callers share one renewal. */
 export function resume(): Promise<UserView | undefined> {
-  renewing ??= renew().finally(() => {
+  // A refresh token works once, and a second use ends the session: the tabs of a browser take turns.
+  const alone = () => (navigator.locks === undefined ? renew() : navigator.locks.request(REFRESH_KEY, renew));
+  renewing ??= alone().finally(() => {
     renewing = undefined;
   });
   return renewing;

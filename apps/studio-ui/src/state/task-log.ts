@@ -12,17 +12,23 @@ export interface TaskLog {
   done: boolean;
 }
 
-export type Block =
-  | { kind: "text" | "thought"; key: number; text: string }
-  | {
-      kind: "tool";
-      key: number;
-      callId: string;
-      name: string;
-      title: string;
-      status: "pending" | "running" | "completed" | "failed";
-      output: string;
-    };
+export interface TextBlock {
+  kind: "text" | "thought";
+  key: number;
+  text: string;
+}
+
+export interface ToolBlock {
+  kind: "tool";
+  key: number;
+  callId: string;
+  name: string;
+  title: string;
+  status: "pending" | "running" | "completed" | "failed";
+  output: string;
+}
+
+export type Block = TextBlock | ToolBlock;
 
 export const emptyLog: TaskLog = { lastSeq: 0, state: "pending", attempt: 0, blocks: [], done: false };
 

@@ -3,7 +3,7 @@ import { useTranslation } from "react-i18next";
 import { isTerminal, type TaskState, type TaskView } from "#schemas";
 import { credits, dateTime } from "../state/format.ts";
 import { client } from "../state/session.ts";
-import type { Block, TaskLog } from "../state/task-log.ts";
+import type { Block, TaskLog, ToolBlock } from "../state/task-log.ts";
 import { useAction, useAsync } from "../state/use-async.ts";
 import { useTask } from "../state/use-task.ts";
 import { ChangeReview } from "./change-review.tsx";
@@ -133,13 +133,17 @@ function Output({ log }: { log: TaskLog }) {
 }
 
 function OutputBlock({ block }: { block: Block }) {
-  if (block.kind === "text") return <p className="text">{block.text}</p>;
-  if (block.kind === "thought") return <p className="text muted">{block.text}</p>;
-  const mark = { pending: "○", running: "◔", completed: "✓", failed: "✗" }[block.status];
+  if (block.kind === "tool") return <Tool block={block} />;
+  return <p className={block.kind === "text" ? "text" : "text muted"}>{block.text}</p>;
+}
+
+const MARKS = { pending: "○", running: "◔", completed: "✓", failed: "✗" } as const;
+
+function Tool({ block }: { block: ToolBlock }) {
   return (
     <details className={`tool ${block.status}`}>
       <summary>
-        <span aria-hidden="true">{mark}</span> <strong>{block.name}</strong>{" "}
+        <span aria-hidden="true">{MARKS[block.status]}</span> <strong>{block.name}</strong>{" "}
         <span className="mono">{block.title}</span>
       </summary>
       {block.output !== "" && <pre>{block.output}</pre>}

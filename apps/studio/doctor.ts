@@ -1,0 +1,121 @@
+import { existsSync } from "node:fs";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { locateOpencode } from "#apps/orchestrator/opencode/binary.ts";
+import { chooseDataDir } from "#database/embedded/identity.ts";
+import { startEmbeddedPostgres } from "#database/embedded/start.ts";
+import { createLogger, readConfig } from "#platform";
+import { openSandboxes } from "#sandbox";
+import { toAppError } from "#schemas";
+import { say } from "./banner.ts";
+import { versionOf } from "./run-health.ts";
+
+/** `npm run doctor`: the state of every part, found out by trying it, and how to mend it. */
+interface Finding {
+  part: string;
+  ok: boolean;
+  detail: string;
+  mend?: string | undefined;
+}
+
+const config = readConfig();
+const log = createLogger({ ...config.log, level: "silent" });
+
+async function sandbox(directory: string): Promise<Finding> {
+  const sandboxes = await openSandboxes({ dataDir: directory, log, tempDirPrefix: config.run.tempDirPrefix });
+  try {
+    const { available, tier, reasons, hint } = await sandboxes.probe();
+    const detail = available ? [`limits by ${tier}`, ...reasons].join("; ") : reasons.join("; ");
+    return { part: "sandbox", ok: available, detail, mend: hint };
+  } finally {
+    await sandboxes.close();
+  }
+}
+
+async function database(directory: string): Promise<Finding> {
+  if (config.database.url !== undefined) {
+    return { part: "database", ok: true, detail: "DATABASE_URL is set; npm start will use it" };
+  }
+  const postgres = await startEmbeddedPostgres({ dataDir: directory, log, volatile: true });
+  await postgres.stop();
+  return { part: "database", ok: true, detail: "the embedded PostgreSQL starts" };
+}
+
+async function opencode(): Promise<Finding> {
+  const version = await versionOf(locateOpencode(config.run.opencodeBin));
+  return { part: "opencode", ok: version !== undefined, detail: version ?? "it does not start" };
+}
+
+async function program(command: string, missing: string): Promise<Finding> {
+  const version = await versionOf(command);
+  return {
+    part: command,
+    ok: version !== undefined,
+    detail: version ?? "not found",
+    mend: version === undefined ? missing : undefined,
+  };
+}
+
+async function dataDirectory(): Promise<Finding> {
+  const { dataDir, moved } = chooseDataDir(config);
+  return {
+    part: "data",
+    ok: true,
+    detail: moved ? `${dataDir} (./data lies below a closed directory)` : dataDir,
+  };
+}
+
+async function models(): Promise<Finding> {
+  const detail =
+    config.provider.apiKey === undefined
+      ? "demo, and what users store a key for (OPENAI_API_KEY is not set)"
+      : `demo, users' own, and ${config.provider.baseUrl}`;
+  return { part: "models", ok: true, detail };
+}
+
+async function kvm(): Promise<Finding> {
+  const present = existsSync("/dev/kvm");
+  return {
+    part: "kvm",
+    ok: true,
+    detail: present ? "/dev/kvm is there (no engine uses it yet)" : "no /dev/kvm (no engine needs it yet)",
+  };
+}
+
+async function examine(part: string, check: () => Promise<Finding>): Promise<Finding> {
+  try {
+    return await check();
+  } catch (error) {
+    const known = toAppError(error);
+    return {
+      part,
+      ok: false,
+      detail: known.code === "InternalError" ? String(error) : known.message,
+      mend: known.details.hint,
+    };
+  }
+}
+
+const directory = await mkdtemp(join(tmpdir(), "cds-doctor-"));
+try {
+  const findings = [
+    { part: "node", ok: true, detail: process.version },
+    await examine("data", dataDirectory),
+    await examine("database", () => database(join(directory, "database"))),
+    await examine("sandbox", () => sandbox(join(directory, "sandbox"))),
+    await examine("opencode", opencode),
+    await examine("ripgrep", () => program("rg", "Install ripgrep: agents search much faster with it.")),
+    await examine("git", () => program("git", "Install git.")),
+    await examine("models", models),
+    await examine("kvm", kvm),
+  ];
+  for (const { part, ok, detail, mend } of findings) {
+    say(
+      `${ok ? "ok  " : "NOT "} ${part.padEnd(10)} ${detail}${mend === undefined ? "" : `\n     ${" ".repeat(10)} ${mend}`}`,
+    );
+  }
+  process.exitCode = findings.every((finding) => finding.ok) ? 0 : 1;
+} finally {
+  await rm(directory, { recursive: true, force: true });
+}

@@ -1,0 +1,133 @@
+import { existsSync } from "node:fs";
+import { mkdir } from "node:fs/promises";
+import { type Browser, chromium, type Page } from "playwright-core";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { startTestStudio, type TestStudio } from "../support/studio.ts";
+
+const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
+const executablePath = BROWSERS.find((path) => existsSync(path));
+/** Where pictures of the page go when somebody wants to look at them. */
+const SHOTS = process.env.CDS_SCREENSHOTS;
+
+// Without a browser on the machine the same way is tested by the other suites through the client.
+describe.skipIf(executablePath === undefined)("the page", () => {
+  let studio: TestStudio;
+  let browser: Browser;
+  let page: Page;
+  const consoleErrors: string[] = [];
+
+  beforeAll(async () => {
+    studio = await startTestStudio();
+    browser = await chromium.launch({
+      executablePath: executablePath ?? "",
+      args: [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+      ],
+    });
+    page = await browser.newPage({ locale: "en-GB", viewport: { width: 1360, height: 900 } });
+    page.setDefaultTimeout(20_000);
+    page.on("console", (message) => {
+      if (message.type() === "error") consoleErrors.push(message.text());
+    });
+    page.on("pageerror", (error) => consoleErrors.push(error.message));
+  }, 180_000);
+
+  afterAll(async () => {
+    await browser?.close();
+    await studio?.[Symbol.asyncDispose]();
+  }, 60_000);
+
+  async function shot(name: string): Promise<void> {
+    if (SHOTS === undefined) return;
+    await mkdir(SHOTS, { recursive: true });
+    await page.screenshot({ path: `${SHOTS}/${name}.png`, fullPage: true });
+  }
+
+  it("tells readably that a password is wrong", async () => {
+    await page.goto(studio.url);
+    await page.getByLabel("Name or e-mail address").fill("nobody");
+    await page.getByLabel("Password").fill("wrong password");
+    await page.getByRole("button", { name: "Sign in", exact: true }).click();
+    await expect.poll(() => page.getByRole("alert").textContent()).toContain("Name or password is wrong");
+    await shot("1-wrong-password");
+    // The browser itself reports the 401 it was told; nothing else may be there.
+    expect(consoleErrors.filter((text) => !text.includes("401"))).toEqual([]);
+    consoleErrors.length = 0;
+  });
+
+  it("[TE-2] [OC-5] takes a newcomer from registration to an applied change", async () => {
+    await page.getByRole("button", { name: "No account yet? Create one." }).click();
+    await page.getByLabel("Name or e-mail address").fill("jörg@example.org");
+    await page.getByLabel("Password").fill("Grüße aus Köln");
+    await page.getByRole("button", { name: "Create account" }).click();
+    await page.getByRole("button", { name: "Try the sample project" }).click();
+    await expect.poll(() => page.getByLabel("What should the agent do?").inputValue()).toContain("farewell");
+    await shot("2-sample");
+    await page.getByRole("button", { name: "Send" }).click();
+    await page.getByTestId("change").waitFor({ timeout: 90_000 });
+    await shot("3-change");
+    expect(await page.getByTestId("output").textContent()).toMatch(/demo|script/i);
+    expect(await page.getByTestId("change").textContent()).toContain("src/farewell.js");
+    expect(await page.getByTestId("usage").textContent()).toMatch(/tokens in/);
+    await page.getByRole("button", { name: "Apply" }).click();
+    await page.getByText("Applied as revision 2.").waitFor();
+    await expect.poll(() => page.getByTestId("revisions").textContent()).toContain("Revision 2");
+    await shot("4-applied");
+  }, 150_000);
+
+  it("brings an older revision back", async () => {
+    page.once("dialog", (dialog) => void dialog.accept());
+    await page.getByRole("button", { name: "Back to this" }).first().click();
+    await expect.poll(() => page.getByTestId("revisions").textContent()).toContain("Revision 3");
+    await expect.poll(() => page.getByRole("button", { name: "src/farewell.js" }).count()).toBe(0);
+  });
+
+  it("speaks German, in both themes and on a narrow screen", async () => {
+    await page.getByRole("button", { name: "Deutsch" }).click();
+    await page.getByRole("button", { name: "Einstellungen" }).waitFor();
+    await page.getByRole("button", { name: "Farbschema wechseln" }).click();
+    await shot("5-german-light");
+    await page.setViewportSize({ width: 420, height: 800 });
+    await shot("6-narrow");
+    expect(await page.evaluate("document.documentElement.scrollWidth <= innerWidth")).toBe(true);
+    await page.setViewportSize({ width: 1360, height: 900 });
+  });
+
+  it("stores a provider without ever showing its key again", async () => {
+    await page.getByRole("button", { name: "Einstellungen" }).click();
+    await page.getByLabel("Basis-URL").fill("https://api.example.org/v1");
+    await page.getByLabel("API-Schlüssel").fill("sk-not-to-be-seen");
+    await page.getByLabel("Modelle, durch Kommas getrennt").fill("gut, billig");
+    await page.getByRole("button", { name: "Speichern" }).click();
+    await page.getByText("Gespeichert.").waitFor();
+    await shot("7-settings");
+    expect(await page.content()).not.toContain("sk-not-to-be-seen");
+    await page.getByRole("button", { name: "Schließen" }).click();
+  });
+
+  it("shows every part's state and streams through the OpenCode route", async () => {
+    await page.getByRole("button", { name: "Status" }).click();
+    await page.getByText("database").waitFor();
+    await shot("8-status");
+    await page.getByRole("button", { name: "Schließen" }).click();
+  });
+
+  it("stays signed in over a reload and ends the session at sign-out", async () => {
+    await page.reload();
+    await page.getByTestId("username").waitFor();
+    await page.getByRole("button", { name: "Abmelden" }).click();
+    await page.getByRole("button", { name: "Anmelden", exact: true }).waitFor();
+    await page.reload();
+    await page.getByRole("button", { name: "Anmelden", exact: true }).waitFor();
+  });
+
+  it("runs under its content security policy without one error", () => {
+    expect(consoleErrors).toEqual([]);
+  });
+});
