@@ -7,14 +7,11 @@ import type { Log } from "#platform/log.ts";
 import { AppError } from "#schemas";
 import { type ChatRequest, mediaParts } from "./chat-request.ts";
 import type { Usage } from "./tally.ts";
-import { countRequest } from "./tokenizer.ts";
 
 /** Fewer output tokens than this are not worth a call. */
 const FEWEST_OUTPUT_TOKENS = 64;
 /** The most a picture or sound is expected to take. */
 const TOKENS_PER_MEDIA_PART = 4096;
-/** Other tokenizers than ours may need this much more. */
-const COUNT_MARGIN = 1.25;
 const HOLD_ATTEMPTS = 3;
 const WRITE_ATTEMPTS = 4;
 
@@ -49,8 +46,8 @@ export class Charge implements AsyncDisposable {
    */
   static async open(options: ChargeOptions): Promise<Charge> {
     const { request } = options;
-    const media = mediaParts(request.body.messages) * TOKENS_PER_MEDIA_PART;
-    let inputTokens = request.bytes + media;
+    // An upper bound, not an estimate: a call that cost more than its hold could not be collected.
+    const inputTokens = request.bytes + mediaParts(request.body.messages) * TOKENS_PER_MEDIA_PART;
     let maxTokens = request.maxTokens;
     for (let attempt = 1; ; attempt += 1) {
       const call_id = newId("call");
@@ -62,11 +59,6 @@ export class Charge implements AsyncDisposable {
         if (!(error instanceof AppError) || error.code !== "InsufficientBalance" || attempt >= HOLD_ATTEMPTS)
           throw error;
         const available = Number(error.details.available_microcredits ?? 0);
-        // The byte count is safe but four times too high for most texts: count before refusing.
-        if (affordable(options, inputTokens, available) < fewest(request)) {
-          const counted = Math.ceil((await countRequest(request.body)) * COUNT_MARGIN);
-          inputTokens = Math.min(inputTokens, counted + media);
-        }
         maxTokens = Math.min(maxTokens, affordable(options, inputTokens, available));
         if (maxTokens < fewest(request)) throw error;
       }
