@@ -166,6 +166,7 @@ export class TaskEvents {
     const concerned = [...this.#followed].filter((followed) => followed.task_id === response.id);
     if (response.error !== undefined) {
       const error = errorFromWire(response.error);
+      if (error.code === "Unauthenticated" && this.#usedToken === undefined) return this.#failAll(error);
       // The close that follows brings a fresh token; what is busy or away now is asked again after a reconnect.
       if (error.code === "Unauthenticated" || concerned.length === 0) return;
       if (error.code === "NotFound" || error.code === "InvalidParams" || error.code === "Forbidden") {
