@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { sql } from "kysely";
 import { isForeignKeyViolation } from "../errors.ts";
 import type { Db } from "../schema.ts";
+import type { NamedVersion } from "./types.ts";
 
 /** One INSERT takes this much at most, so that neither side buffers a whole import. */
 const BATCH_BYTES = 8 * 1024 * 1024;
@@ -73,6 +74,27 @@ export async function readBlobs(db: Db, hashes: readonly Buffer[]): Promise<Map<
   `.execute(db);
   for (const row of rows) found.set(row.hash.toString("hex"), row.content);
   return found;
+}
+
+/**
+ * The contents of files in their order, read page by page so that no more than a page is in memory.
+ * @throws when a content is gone, because its project was deleted meanwhile.
+ */
+export async function* readContents<T extends NamedVersion>(
+  db: Db,
+  files: readonly T[],
+): AsyncGenerator<{ file: T; content: Buffer }, void> {
+  for (const page of batches(files)) {
+    const contents = await readBlobs(
+      db,
+      page.map((file) => file.blob_hash),
+    );
+    for (const file of page) {
+      const content = contents.get(file.blob_hash.toString("hex"));
+      if (content === undefined) throw new Error(`the content of ${file.path} is missing in the store`);
+      yield { file, content };
+    }
+  }
 }
 
 /** Split rows so that each part stays within a batch's bytes and rows; a larger row stands alone. */

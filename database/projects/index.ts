@@ -1,5 +1,5 @@
 /** The project store's face: every change is a revision, every path a key in a table. */
-export { collectBlobs, hashContent, putBlobs, readBlobs } from "./blobs.ts";
+export { batches, collectBlobs, hashContent, putBlobs, readBlobs, readContents } from "./blobs.ts";
 export {
   type ChangeFile,
   changeFiles,
