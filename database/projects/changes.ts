@@ -9,7 +9,7 @@ import { getProject } from "./project.ts";
 import type { Sides } from "./three-way.ts";
 import type { Conflict, FileVersion, NamedVersion } from "./types.ts";
 
-export const CHANGE_LABELS = { ours: "project", theirs: "change" };
+const LABELS = { ours: "project", theirs: "change" };
 
 /** What somebody (an agent) proposes: contents are stored already (`putBlobs`). */
 export interface NewChange {
@@ -176,7 +176,7 @@ export async function mergeChange(
       now === undefined ? null : { blob_hash: now.blob_hash, size: now.size, executable: now.executable };
     return { path, base: before, current, proposed };
   });
-  return { ...(await mergePaths(db, sides, CHANGE_LABELS)), present };
+  return { ...(await mergePaths(db, sides, LABELS)), present };
 }
 
 export interface Preview {

@@ -12,7 +12,7 @@ import { checkFileSize } from "./quotas.ts";
 import type { Conflict, Delta, FileVersion, Quota } from "./types.ts";
 
 /** What a person decided to keep at a path; null deletes it. */
-export interface Resolution {
+interface Resolution {
   readonly path: string;
   readonly content: Buffer | null;
 }

@@ -185,7 +185,7 @@ export const fsMethods = {
       encoding: encodingSchema.default("utf8"),
     }),
     result: written,
-    errors: ["NotFound", "QuotaExceeded"],
+    errors: ["NotFound", "Conflict", "QuotaExceeded"],
     example: {
       params: { project_id: "prj_01", path: "notes.md", content: "# Notizen\n" },
       result: { revision: 4 },
@@ -240,7 +240,7 @@ export const fsMethods = {
     access: "developer",
     params: z.strictObject({ project_id: idSchema, path: pathSchema }),
     result: written,
-    errors: ["NotFound", "Conflict"],
+    errors: ["NotFound", "Conflict", "QuotaExceeded"],
     example: { params: { project_id: "prj_01", path: "src/lib" }, result: { revision: 8 } },
   }),
 };
