@@ -1,0 +1,150 @@
+import { chmod, chown, stat, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { AppError } from "#schemas";
+import { findProgram, type SystemLayout, systemLayout } from "../../host.ts";
+import type { LauncherClient } from "../../launcher/client.ts";
+import type { LimitDriver, LimitGroup } from "../../limits/limits.ts";
+import type { Runtime } from "../../runtime.ts";
+import type { Slot } from "../../slots.ts";
+import type { SandboxLog, SandboxMount, SandboxProcess, SandboxSpec } from "../../types.ts";
+import { bwrapCommand, bwrapOptions } from "./bwrap-args.ts";
+import { checkSpec } from "./policy.ts";
+import { RunProcess } from "./process.ts";
+import { seccompFilter } from "./seccomp.ts";
+
+export interface RunEngineInput {
+  runtime: Runtime;
+  launcher: LauncherClient;
+  /** Asked for at every start: a restarted launcher may bring another. */
+  limits: () => LimitDriver;
+  log: SandboxLog;
+}
+
+interface Programs {
+  bwrap: string;
+  prlimit: string;
+}
+
+/** What has to be installed, with the packages' Debian names. */
+export const NEEDED = { bwrap: "bubblewrap", prlimit: "util-linux", socat: "socat" } as const;
+
+export function missingPrograms(): (keyof typeof NEEDED)[] {
+  return (Object.keys(NEEDED) as (keyof typeof NEEDED)[]).filter((name) => findProgram(name) === undefined);
+}
+
+function need(name: keyof typeof NEEDED): string {
+  const path = findProgram(name);
+  if (path !== undefined) return path;
+  throw new AppError("EngineUnavailable", `${name} is not installed, and nothing runs without a sandbox.`, {
+    hint: `Install the package ${NEEDED[name]}.`,
+  });
+}
+
+/** Programs in namespaces of their own by bubblewrap: no network, no host files, a system-call filter, limits. */
+export class RunEngine {
+  readonly #input: RunEngineInput;
+  readonly #system: SystemLayout;
+  readonly #filter: string;
+  /** Until they are ended or their slot is released: what has exited may still be read from. */
+  readonly #open = new Map<RunProcess, Slot>();
+  #running = 0;
+  #count = 0;
+
+  private constructor(input: RunEngineInput, filter: string) {
+    this.#input = input;
+    this.#system = systemLayout();
+    this.#filter = filter;
+  }
+
+  static async open(input: RunEngineInput): Promise<RunEngine> {
+    const filter = join(input.runtime.dir, "filter.bpf");
+    await writeFile(filter, seccompFilter(process.arch), { mode: 0o600 });
+    return new RunEngine(input, filter);
+  }
+
+  get running(): number {
+    return this.#running;
+  }
+
+  /**
+   * Start a program. It runs when this resolves; what is wrong with the program itself (no such file) shows
+   * as exit code 1 and a line on stderr. Throws AppError InvalidParams for a spec that could not be isolated
+   * safely, NotFound for a missing mount source, EngineUnavailable when no sandbox can be made.
+   */
+  async start(spec: SandboxSpec): Promise<SandboxProcess> {
+    checkSpec(spec);
+    const programs = { bwrap: need("bwrap"), prlimit: need("prlimit") };
+    if (spec.bridge !== undefined) need("socat");
+    const mounts = await Promise.all(spec.mounts.map((mount) => this.#resolveMount(mount, spec.slot)));
+    if (spec.bridge !== undefined) await this.#openBridge(spec.bridge.socketPath, spec.slot);
+    this.#count += 1;
+    const group = await this.#input.limits().create(`${spec.name}-${this.#count}`, spec.limits);
+    try {
+      return await this.#launch({ ...spec, mounts }, programs, group);
+    } catch (error) {
+      await group.killAll().catch(() => undefined);
+      await group.remove().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** End every sandbox of one slot, or all. */
+  async endAll(slot?: Slot): Promise<void> {
+    const theirs = [...this.#open].filter(([, owner]) => slot === undefined || owner === slot);
+    await Promise.all(theirs.map(([process]) => process.kill()));
+    for (const [process] of theirs) this.#open.delete(process);
+  }
+
+  async #launch(spec: SandboxSpec, { bwrap, prlimit }: Programs, group: LimitGroup): Promise<RunProcess> {
+    const { launcher, log, runtime } = this.#input;
+    const { limits, slot } = spec;
+    const inside = group.prlimit.length === 0 ? [] : [prlimit, ...group.prlimit, "--"];
+    const launched = await launcher.launch({
+      file: prlimit,
+      args: ["--core=0", `--fsize=${limits.fileBytes}`, "--", bwrap, ...bwrapCommand(spec, inside)],
+      options: bwrapOptions({ spec, system: this.#system, etcDir: runtime.etcDir })
+        .map((option) => `${option}\0`)
+        .join(""),
+      filter: this.#filter,
+      uid: slot.uid,
+      gid: slot.gid,
+      join: [...group.join],
+      watch: group.watched ? { memoryBytes: limits.memoryBytes, processes: limits.processes } : null,
+    });
+    group.attach(launched.pid);
+    const process = new RunProcess({ name: spec.name, launched, launcher, group, log });
+    this.#open.set(process, slot);
+    this.#running += 1;
+    void process.exited.finally(() => {
+      this.#running -= 1;
+    });
+    return process;
+  }
+
+  /**
+   * Sources in the slot must stand directly in its directory: that one no sandbox can write to, so no link
+   * can have been put in the way. Others are the server's own, made readable for the slot's user.
+   */
+  async #resolveMount(mount: SandboxMount, slot: Slot): Promise<SandboxMount> {
+    const inSlot = mount.source.startsWith(`${slot.dir}/`);
+    if (inSlot && dirname(mount.source) !== slot.dir) {
+      throw new AppError("InvalidParams", `${mount.source} is not directly in the slot's directory.`, {
+        hint: "Make the directory to mount with slot.makeDir(name).",
+      });
+    }
+    const found = await stat(mount.source).catch(() => undefined);
+    if (found === undefined)
+      throw new AppError("NotFound", `The mount source ${mount.source} does not exist.`);
+    return inSlot ? mount : { ...mount, source: await this.#input.runtime.reachable(mount.source) };
+  }
+
+  /** Connecting to a socket takes the right to write to it. */
+  async #openBridge(socketPath: string, slot: Slot): Promise<void> {
+    if ((await stat(socketPath).catch(() => undefined))?.isSocket() !== true) {
+      throw new AppError("NotFound", `There is no socket at ${socketPath}.`);
+    }
+    if (slot.uid === null || slot.gid === null) return;
+    await chown(socketPath, slot.uid, slot.gid);
+    await chmod(socketPath, 0o600);
+  }
+}

@@ -1,0 +1,187 @@
+import { readFileSync } from "node:fs";
+import type { Socket } from "node:net";
+import { setTimeout as sleep } from "node:timers/promises";
+import { AppError } from "#schemas";
+import type { LaunchExit, Launched, LauncherClient } from "../../launcher/client.ts";
+import type { LimitGroup, LimitHits } from "../../limits/limits.ts";
+import { isRunning, type ProcessInfo, readProcess, signal } from "../../process-tree.ts";
+import type { LimitName, SandboxExit, SandboxLog, SandboxProcess, SandboxStats } from "../../types.ts";
+import { BRIDGE_INSIDE_PID } from "./bwrap-args.ts";
+
+const KILL_MS = 10_000;
+const POLL_MS = 5;
+const SWEEP_ROUNDS = 50;
+/** What a program answers with that died of SIGXFSZ: a file grew beyond its limit. */
+const FILE_LIMIT_CODE = 128 + 25;
+
+export interface RunProcessInput {
+  name: string;
+  launched: Launched;
+  launcher: LauncherClient;
+  group: LimitGroup;
+  log: SandboxLog;
+}
+
+const identity = ({ pid, started }: { pid: number; started: string }) => `${pid}/${started}`;
+
+export class RunProcess implements SandboxProcess {
+  readonly name: string;
+  readonly pid: number;
+  readonly stdin: Socket;
+  readonly stdout: Socket;
+  readonly stderr: Socket;
+  readonly exited: Promise<SandboxExit>;
+  readonly #input: RunProcessInput;
+  readonly #init: { pid: number; started: string };
+  #gone = false;
+  #killed = false;
+  #frozen = false;
+  #known = new Set<string>();
+  #bridge: ProcessInfo | undefined;
+
+  constructor(input: RunProcessInput) {
+    this.#input = input;
+    const { launched, name } = input;
+    this.name = name;
+    this.pid = launched.pid;
+    this.#init = { pid: launched.initPid, started: readProcess(launched.initPid)?.started ?? "" };
+    ({ stdin: this.stdin, stdout: this.stdout, stderr: this.stderr } = launched);
+    this.exited = launched.exited.then((exit) => this.#finish(exit));
+  }
+
+  async freeze(): Promise<void> {
+    if (this.#gone) return;
+    await this.#input.group.freeze();
+    this.#frozen = true;
+  }
+
+  async thaw(): Promise<void> {
+    if (this.#gone) return;
+    await this.#input.group.thaw();
+    this.#frozen = false;
+  }
+
+  async stats(): Promise<SandboxStats> {
+    if (this.#gone) return { memoryBytes: 0, cpuMs: 0, processes: 0 };
+    return this.#input.group.stats();
+  }
+
+  async mark(): Promise<void> {
+    const now = await this.#processes();
+    this.#known = new Set(now.map(identity));
+    this.#bridge = now.find((info) => this.#isBridge(info));
+  }
+
+  async sweep(): Promise<number> {
+    const wasFrozen = this.#frozen;
+    const swept = new Set<string>();
+    for (let round = 0; round < SWEEP_ROUNDS && !this.#gone; round += 1) {
+      // Held still, nothing can fork between being listed and being killed.
+      if (!wasFrozen || round > 0) await this.#input.group.freeze();
+      const strangers = (await this.#processes()).filter((info) => this.#isStranger(info));
+      for (const stranger of strangers) {
+        swept.add(identity(stranger));
+        signal(stranger.pid, "SIGKILL");
+      }
+      await this.#input.group.thaw();
+      if (strangers.length === 0) break;
+      await this.#untilGone(() => strangers.some(isRunning));
+    }
+    if (wasFrozen) await this.freeze();
+    return swept.size;
+  }
+
+  async kill(): Promise<void> {
+    this.#killed = true;
+    if (!this.#gone) {
+      this.#input.launcher.kill(this.#input.launched);
+      await this.#input.group.killAll().catch(() => undefined);
+      const stop = new AbortController();
+      const late = sleep(KILL_MS, "late", { signal: stop.signal }).catch(() => "stopped");
+      const outcome = await Promise.race([this.exited, late]);
+      stop.abort();
+      if (outcome === "late") throw stillAlive(this.name);
+    }
+    this.#dropStreams();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.kill();
+  }
+
+  /** The outer process has ended: make sure of all others, and find out why. */
+  async #finish(exit: LaunchExit): Promise<SandboxExit> {
+    const { group, log, name } = this.#input;
+    const left = async () => isRunning(this.#init) || (await group.pids()).length > 0;
+    if (await left()) {
+      const gone = await this.#untilGone(async () => {
+        const some = await left();
+        if (some) await group.killAll();
+        return some;
+      });
+      if (!gone) log.error({ sandbox: name, pid: this.#init.pid }, "processes outlived their sandbox");
+    }
+    const hits = await group.hits().catch((): LimitHits => ({ memory: 0, processes: 0 }));
+    await group
+      .remove()
+      .catch((error: unknown) => log.error({ err: error, sandbox: name }, "limits not removed"));
+    this.#gone = true;
+    this.stdin.destroy();
+    const limit = exit.limit ?? this.#limitBehind(exit, hits);
+    const result: SandboxExit = { code: exit.code, signal: exit.signal };
+    return limit === undefined ? result : { ...result, limit };
+  }
+
+  /** A limit was the reason only of an end that nobody here asked for and that is no success. */
+  #limitBehind(exit: LaunchExit, hits: LimitHits): LimitName | undefined {
+    if (this.#killed || exit.code === 0) return undefined;
+    if (hits.memory > 0) return "memory";
+    if (exit.code === FILE_LIMIT_CODE) return "file";
+    return hits.processes > 0 ? "processes" : undefined;
+  }
+
+  async #processes(): Promise<ProcessInfo[]> {
+    const pids = await this.#input.group.pids();
+    return pids.flatMap((pid) => {
+      const info = readProcess(pid);
+      return info === undefined || info.state === "Z" ? [] : [info];
+    });
+  }
+
+  /** The bridge serves each connection in a child of its own, which comes and goes. */
+  #isStranger(info: ProcessInfo): boolean {
+    if (this.#known.has(identity(info))) return false;
+    return this.#bridge === undefined || info.ppid !== this.#bridge.pid || !isRunning(this.#bridge);
+  }
+
+  #isBridge(info: ProcessInfo): boolean {
+    if (info.command !== "socat" || info.ppid !== this.#init.pid) return false;
+    try {
+      const pids = /^NSpid:(.*)$/m.exec(readFileSync(`/proc/${info.pid}/status`, "latin1"))?.[1];
+      return Number(pids?.trim().split(/\s+/).at(-1)) === BRIDGE_INSIDE_PID;
+    } catch {
+      return false;
+    }
+  }
+
+  async #untilGone(some: () => boolean | Promise<boolean>): Promise<boolean> {
+    const deadline = Date.now() + KILL_MS;
+    while (await some()) {
+      if (Date.now() > deadline) return false;
+      await sleep(POLL_MS);
+    }
+    return true;
+  }
+
+  /** What nobody has begun to read, nobody will: close our ends. */
+  #dropStreams(): void {
+    this.stdin.destroy();
+    for (const stream of [this.stdout, this.stderr]) if (stream.readableFlowing === null) stream.destroy();
+  }
+}
+
+function stillAlive(name: string): AppError {
+  return new AppError("Timeout", `The processes of sandbox ${name} did not end in ${KILL_MS / 1000} s.`, {
+    hint: "They may hang in the kernel; the server's log names them.",
+  });
+}

@@ -1,0 +1,19 @@
+/** The sandbox's face: how anything of a user's is run, and how files it controls are touched. */
+export { Jail, type JailEntry, type JailFile, type JailOptions } from "./engines/fs/jail.ts";
+export type { SkipReason, WalkEntry, WalkOptions, WalkResult } from "./engines/fs/walk.ts";
+export { openSandboxes, type Sandboxes, type SandboxesOptions } from "./sandboxes.ts";
+export type { Slot, Slots } from "./slots.ts";
+export type {
+  Availability,
+  Engine,
+  LimitName,
+  LimitTier,
+  SandboxBridge,
+  SandboxExit,
+  SandboxLimits,
+  SandboxLog,
+  SandboxMount,
+  SandboxProcess,
+  SandboxSpec,
+  SandboxStats,
+} from "./types.ts";

@@ -1,0 +1,185 @@
+/**
+ * The launcher: a small process forked early, because fork(2) from a server of 1.5 GB stops its event loop
+ * for 100 ms and more, and from here for 2. It starts sandboxes, tells of their end, and ends them all when
+ * the server is gone. Its imports are Node's own and leaf files beside it, to stay small.
+ */
+import { type ChildProcess, spawn } from "node:child_process";
+import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { writeFile } from "node:fs/promises";
+import { Socket } from "node:net";
+import type { Readable, Writable } from "node:stream";
+import type { LimitName } from "../types.ts";
+import { type FromLauncher, type LaunchRequest, streamHeader, type ToLauncher } from "./protocol.ts";
+import { Watchdog } from "./watchdog.ts";
+
+const FIRST_OWN_FD = 3;
+const O_CLOEXEC = 0o2000000;
+/** Under memory pressure the kernel takes a sandbox before the server. */
+const OOM_SCORE = "500";
+/** How long the status line may trail behind the exit of a very short program. */
+const STATUS_WAIT_MS = 1000;
+const FAREWELL_MS = 2000;
+
+interface Run {
+  id: number;
+  child: ChildProcess | undefined;
+  initPid: number | undefined;
+  limit: LimitName | null;
+  cancelled: boolean;
+}
+
+const runs = new Map<number, Run>();
+const watchdog = new Watchdog();
+let hello: { socket: string; secret: string } | undefined;
+
+function tell(message: FromLauncher): void {
+  if (process.connected) process.send?.(message);
+}
+
+/** Node marks its own descriptors close-on-exec; others come from whoever started the server. */
+function closeInherited(): void {
+  for (const name of readdirSync("/proc/self/fd")) {
+    const fd = Number(name);
+    if (fd < FIRST_OWN_FD) continue;
+    try {
+      const flags = /^flags:\s+([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, "latin1"))?.[1];
+      if (flags !== undefined && (Number.parseInt(flags, 8) & O_CLOEXEC) === 0) closeSync(fd);
+    } catch {
+      // The descriptor of the listing itself is gone already.
+    }
+  }
+}
+
+/** A connection to the server that becomes one of the program's standard streams: no byte passes through us. */
+function openStream(id: number, fd: number): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    if (hello === undefined) throw new Error("launch before hello");
+    const { socket: path, secret } = hello;
+    const socket = new Socket({ allowHalfOpen: true });
+    // Otherwise Node reads at once, and takes input that is the program's.
+    socket.pause();
+    socket.once("error", reject);
+    socket.connect(path, () => {
+      socket.write(streamHeader(secret, id, fd), (error) => (error ? reject(error) : resolve(socket)));
+    });
+  });
+}
+
+function kill(run: Run): void {
+  run.cancelled = true;
+  // The first process inside takes all others with it; the outer one reports.
+  if (run.initPid !== undefined && run.child?.exitCode === null && run.child.signalCode === null) {
+    try {
+      process.kill(run.initPid, "SIGKILL");
+    } catch {
+      // Gone already.
+    }
+  }
+  run.child?.kill("SIGKILL");
+}
+
+/** bubblewrap's status lines: the first names the process that is init inside. */
+function readStatus(run: Run, status: Readable): Promise<void> {
+  return new Promise((resolve) => {
+    let text = "";
+    status.setEncoding("latin1");
+    status.on("data", (chunk: string) => {
+      text += chunk;
+      const found = /"child-pid": (\d+)/.exec(text)?.[1];
+      if (found === undefined || run.initPid !== undefined) return;
+      run.initPid = Number(found);
+      if (run.cancelled) kill(run);
+      tell({ type: "started", id: run.id, pid: run.child?.pid ?? 0, initPid: run.initPid });
+    });
+    status.once("close", resolve);
+    status.once("error", () => resolve());
+  });
+}
+
+function onExit(run: Run, request: LaunchRequest, status: Promise<void>) {
+  return async (code: number | null, signal: NodeJS.Signals | null) => {
+    if (request.watch !== null && run.child?.pid !== undefined) watchdog.forget(run.child.pid);
+    const late = new Promise((resolve) => setTimeout(resolve, STATUS_WAIT_MS).unref());
+    await Promise.race([status, late]);
+    runs.delete(run.id);
+    tell({ type: "exit", id: run.id, code, signal, limit: run.limit });
+  };
+}
+
+/** Put the program where its limits are. It cannot have forked: it still waits for its options. */
+async function confine(pid: number, run: Run, request: LaunchRequest): Promise<void> {
+  await Promise.all(request.join.map((file) => writeFile(file, String(pid))));
+  await writeFile(`/proc/${pid}/oom_score_adj`, OOM_SCORE);
+  if (request.watch === null) return;
+  const onOver = (limit: LimitName) => {
+    run.limit ??= limit;
+    kill(run);
+  };
+  watchdog.watch(pid, { ...request.watch, onOver });
+}
+
+async function start(run: Run, request: LaunchRequest): Promise<void> {
+  const streams = await Promise.all([0, 1, 2].map((fd) => openStream(request.id, fd)));
+  const filter = openSync(request.filter, "r");
+  try {
+    if (run.cancelled) throw new Error("ended before it began");
+    const child = spawn(request.file, request.args, {
+      stdio: [...streams, "pipe", filter, "pipe"],
+      // bubblewrap's own environment is readable inside as /proc/1/environ.
+      env: {},
+      cwd: "/",
+      ...(request.uid === null || request.gid === null ? {} : { uid: request.uid, gid: request.gid }),
+    });
+    run.child = child;
+    await new Promise((resolve, reject) => child.once("spawn", resolve).once("error", reject));
+    child.on("error", () => undefined);
+    const pipes: readonly unknown[] = child.stdio;
+    const status = readStatus(run, pipes[5] as Readable);
+    child.once("exit", onExit(run, request, status));
+    const options = pipes[3] as Writable;
+    options.on("error", () => undefined);
+    await confine(child.pid ?? 0, run, request);
+    options.end(request.options);
+  } finally {
+    closeSync(filter);
+    for (const stream of streams) stream.destroy();
+  }
+}
+
+async function launch(request: LaunchRequest): Promise<void> {
+  const run: Run = { id: request.id, child: undefined, initPid: undefined, limit: null, cancelled: false };
+  runs.set(request.id, run);
+  try {
+    await start(run, request);
+  } catch (error) {
+    tell({ type: "failed", id: request.id, message: error instanceof Error ? error.message : String(error) });
+    kill(run);
+    if (run.child?.pid === undefined) runs.delete(request.id);
+  }
+}
+
+/** The server is gone, or bids us go: nothing of ours may outlive it. */
+function farewell(): void {
+  for (const run of runs.values()) kill(run);
+  const deadline = Date.now() + FAREWELL_MS;
+  const poll = setInterval(() => {
+    if (runs.size === 0 || Date.now() > deadline) {
+      clearInterval(poll);
+      process.exit(0);
+    }
+  }, 5);
+}
+
+closeInherited();
+// A Ctrl+C in the terminal is the server's to handle: it decides when sandboxes end.
+for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => undefined);
+process.on("disconnect", farewell);
+process.on("message", (message: ToLauncher) => {
+  if (message.type === "hello") hello = message;
+  else if (message.type === "launch") void launch(message.request);
+  else {
+    const run = runs.get(message.id);
+    if (run !== undefined) kill(run);
+  }
+});
+tell({ type: "ready", pid: process.pid, cgroup: readFileSync("/proc/self/cgroup", "latin1") });

@@ -1,0 +1,159 @@
+import { mkdir } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { signal } from "../process-tree.ts";
+import type { SandboxLimits } from "../types.ts";
+import {
+  cgroupMounts,
+  FAMILY,
+  field,
+  makeDirectories,
+  pidsIn,
+  read,
+  removeGroup,
+  removeStale,
+  write,
+} from "./cgroup-files.ts";
+import { cpuMsOf, freezeGroup, killGroup } from "./cgroup2.ts";
+import { CPU_PERIOD_US, type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
+
+const FREEZE_ATTEMPTS = 400;
+const FREEZE_WAIT_MS = 5;
+const DEFAULT_SHARES = 1024;
+
+/** One directory per hierarchy a sandbox is in; `core` is the v2 one that most v1 machines have beside. */
+interface Homes {
+  memory: string;
+  pids: string;
+  cpu?: string;
+  core?: string;
+  freezer?: string;
+  cpuacct?: string;
+}
+
+async function setFreezer(group: string, state: "FROZEN" | "THAWED"): Promise<void> {
+  for (let attempt = 0; attempt < FREEZE_ATTEMPTS; attempt += 1) {
+    // The kernel gives up on a group that forks while it freezes, so the state is asked for again.
+    await write(group, "freezer.state", state);
+    if ((await read(group, "freezer.state")) === state) return;
+    await sleep(FREEZE_WAIT_MS);
+  }
+  throw new Error(`the group did not become ${state} in time`);
+}
+
+async function setFrozen(groups: Homes, frozen: boolean): Promise<void> {
+  if (groups.core !== undefined) await freezeGroup(groups.core, frozen);
+  else if (groups.freezer !== undefined) await setFreezer(groups.freezer, frozen ? "FROZEN" : "THAWED");
+}
+
+async function killAll(groups: Homes): Promise<void> {
+  if (groups.core !== undefined) await killGroup(groups.core);
+  else {
+    await setFrozen(groups, false);
+    for (const pid of await pidsIn(groups.pids)) signal(pid, "SIGKILL");
+  }
+}
+
+async function cpuMs(groups: Homes): Promise<number> {
+  if (groups.core !== undefined) return cpuMsOf(groups.core);
+  return groups.cpuacct === undefined ? 0 : Number(await read(groups.cpuacct, "cpuacct.usage")) / 1e6;
+}
+
+function groupAt(groups: Homes): LimitGroup {
+  const directories = Object.values(groups) as string[];
+  return {
+    join: directories.map((directory) => join(directory, "cgroup.procs")),
+    watched: false,
+    prlimit: [],
+    attach: () => undefined,
+    pids: () => pidsIn(groups.pids),
+    freeze: () => setFrozen(groups, true),
+    thaw: () => setFrozen(groups, false),
+    killAll: () => killAll(groups),
+    stats: async () => {
+      const cached = await field(groups.memory, "memory.stat", "total_inactive_file");
+      const used = Number(await read(groups.memory, "memory.usage_in_bytes"));
+      const processes = (await pidsIn(groups.pids)).length;
+      return { memoryBytes: Math.max(0, used - cached), cpuMs: await cpuMs(groups), processes };
+    },
+    hits: async () => ({
+      memory: await field(groups.memory, "memory.oom_control", "oom_kill"),
+      processes: await field(groups.pids, "pids.events", "max"),
+    }),
+    remove: async () => {
+      await Promise.all(directories.map(removeGroup));
+    },
+  };
+}
+
+async function setLimits(groups: Homes, limits: SandboxLimits): Promise<void> {
+  await write(groups.memory, "memory.limit_in_bytes", limits.memoryBytes);
+  // There only when the kernel accounts for swap.
+  await write(groups.memory, "memory.memsw.limit_in_bytes", limits.memoryBytes).catch(() => undefined);
+  await write(groups.pids, "pids.max", limits.processes + OWN_PROCESSES);
+  if (groups.cpu !== undefined && limits.cpus !== undefined) {
+    await write(groups.cpu, "cpu.cfs_period_us", CPU_PERIOD_US);
+    await write(groups.cpu, "cpu.cfs_quota_us", Math.round(limits.cpus * CPU_PERIOD_US));
+  }
+}
+
+const below = (homes: Homes, name: string) =>
+  Object.fromEntries(Object.entries(homes).map(([key, path]) => [key, join(path, name)])) as unknown as Homes;
+
+async function findRoots(): Promise<Homes> {
+  const mounts = await cgroupMounts();
+  const of = (name: string) => mounts.find(({ controllers }) => controllers.includes(name))?.path;
+  const [memory, pids] = [of("memory"), of("pids")];
+  if (memory === undefined || pids === undefined)
+    throw new Error("no cgroup v1 for memory and pids is mounted");
+  const roots: Homes = { memory, pids };
+  const cpu = of("cpu");
+  if (cpu !== undefined) roots.cpu = cpu;
+  const core = mounts.find(({ version }) => version === 2)?.path;
+  if (core !== undefined) return { ...roots, core };
+  const [freezer, cpuacct] = [of("freezer"), of("cpuacct")];
+  if (freezer === undefined) throw new Error("no cgroup freezer is mounted");
+  roots.freezer = freezer;
+  if (cpuacct !== undefined && cpuacct !== cpu) roots.cpuacct = cpuacct;
+  return roots;
+}
+
+/** Limits by control groups v1, for whoever may write at their roots. Throws when that is not us. */
+export async function openCgroup1(instance: string): Promise<LimitDriver> {
+  const families = below(await findRoots(), FAMILY);
+  const homes = below(families, instance);
+  const close = async () => {
+    await Promise.all((Object.values(homes) as string[]).map(removeGroup));
+  };
+  const driver: LimitDriver = {
+    async create(name, limits) {
+      const groups = below(homes, name);
+      for (const directory of Object.values(groups) as string[]) await mkdir(directory);
+      await setLimits(groups, limits);
+      return groupAt(groups);
+    },
+    async reconcile() {
+      const counts = [];
+      // The freezer first: what is frozen there cannot die and would keep the others busy.
+      const { freezer, ...others } = families;
+      const inOrder = [...(freezer === undefined ? [] : [freezer]), ...(Object.values(others) as string[])];
+      for (const family of inOrder) counts.push(await removeStale(family));
+      return Math.max(...counts);
+    },
+    close,
+  };
+  try {
+    await makeDirectories(...(Object.values(families) as string[]), ...(Object.values(homes) as string[]));
+    // All sandboxes together weigh as much as one busy program per core, whatever their number.
+    if (families.cpu !== undefined) {
+      await write(families.cpu, "cpu.shares", DEFAULT_SHARES * availableParallelism());
+    }
+    const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
+    await (await driver.create("trial", trial)).remove();
+    return driver;
+  } catch (error) {
+    await close();
+    throw error;
+  }
+}

@@ -1,0 +1,162 @@
+import { mkdir, readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { allProcesses, signal, treeOf } from "../process-tree.ts";
+import type { SandboxLimits } from "../types.ts";
+import {
+  cgroupMounts,
+  FAMILY,
+  field,
+  makeDirectories,
+  pidsIn,
+  read,
+  removeGroup,
+  removeStale,
+  write,
+} from "./cgroup-files.ts";
+import { CPU_PERIOD_US, type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
+
+const FREEZE_ATTEMPTS = 400;
+const FREEZE_WAIT_MS = 5;
+
+/** Files of the v2 core, there without any controller: also what a hybrid v1 machine offers. */
+export async function freezeGroup(group: string, frozen: boolean): Promise<void> {
+  await write(group, "cgroup.freeze", frozen ? 1 : 0);
+  for (let attempt = 0; attempt < FREEZE_ATTEMPTS; attempt += 1) {
+    if ((await field(group, "cgroup.events", "frozen")) === Number(frozen)) return;
+    await sleep(FREEZE_WAIT_MS);
+  }
+  throw new Error(`the group did not ${frozen ? "freeze" : "thaw"} in time`);
+}
+
+export async function killGroup(group: string): Promise<void> {
+  try {
+    await write(group, "cgroup.kill", 1);
+  } catch {
+    // Before Linux 5.14 there is no such file; what forks meanwhile is met by the next round.
+    for (const pid of await pidsIn(group)) signal(pid, "SIGKILL");
+  }
+}
+
+export const cpuMsOf = async (group: string) => (await field(group, "cpu.stat", "usage_usec")) / 1000;
+
+/** Memory in use that could not be dropped at once: cached files do not count. */
+async function workingSet(group: string): Promise<number> {
+  const cached = await field(group, "memory.stat", "inactive_file");
+  return Math.max(0, Number(await read(group, "memory.current")) - cached);
+}
+
+function groupAt(group: string): LimitGroup {
+  return {
+    join: [join(group, "cgroup.procs")],
+    watched: false,
+    prlimit: [],
+    attach: () => undefined,
+    pids: () => pidsIn(group),
+    freeze: () => freezeGroup(group, true),
+    thaw: () => freezeGroup(group, false),
+    killAll: () => killGroup(group),
+    stats: async () => ({
+      memoryBytes: await workingSet(group),
+      cpuMs: await cpuMsOf(group),
+      processes: (await pidsIn(group)).length,
+    }),
+    hits: async () => ({
+      memory: await field(group, "memory.events", "oom_kill"),
+      processes: await field(group, "pids.events", "max"),
+    }),
+    remove: () => removeGroup(group),
+  };
+}
+
+async function setLimits(group: string, limits: SandboxLimits): Promise<void> {
+  await write(group, "memory.max", limits.memoryBytes);
+  // Without this, what does not fit into memory would go on in swap.
+  await write(group, "memory.swap.max", 0).catch(() => undefined);
+  await write(group, "pids.max", limits.processes + OWN_PROCESSES);
+  if (limits.cpus !== undefined) {
+    await write(group, "cpu.max", `${Math.round(limits.cpus * CPU_PERIOD_US)} ${CPU_PERIOD_US}`);
+  }
+}
+
+/**
+ * Let `base` hand its controllers to its children. The kernel refuses while processes sit in `base` itself:
+ * those of `movable` (us and what we started) go to a leaf beside the sandboxes; others' are left alone.
+ */
+async function delegate(base: string, movable: ReadonlySet<number>): Promise<void> {
+  const available = (await read(base, "cgroup.controllers")).split(" ");
+  for (const needed of ["memory", "pids"]) {
+    if (!available.includes(needed)) throw new Error(`no ${needed} controller in ${base}`);
+  }
+  const wanted = ["memory", "pids", "cpu"]
+    .filter((name) => available.includes(name))
+    .map((name) => `+${name}`);
+  try {
+    await write(base, "cgroup.subtree_control", wanted.join(" "));
+  } catch (error) {
+    const inside = await pidsIn(base);
+    if (inside.length === 0 || inside.some((pid) => !movable.has(pid))) throw error;
+    const leaf = join(base, "supervisor");
+    await mkdir(leaf, { recursive: true });
+    for (const pid of inside) await write(leaf, "cgroup.procs", pid);
+    await write(base, "cgroup.subtree_control", wanted.join(" "));
+  }
+}
+
+/** Our own process, and what it has started. */
+function ownProcesses(root: number): Set<number> {
+  return new Set(treeOf(root, allProcesses()).map(({ pid }) => pid));
+}
+
+/** Where /proc/<pid>/cgroup says a process is, below the v2 mount. */
+function ownPath(mount: string, cgroup: string): string {
+  return join(mount, /^0::(.*)$/m.exec(cgroup)?.[1] ?? "/");
+}
+
+async function driverAt(base: string, instance: string, root: number): Promise<LimitDriver> {
+  await delegate(base, ownProcesses(root));
+  const family = join(base, FAMILY);
+  const home = join(family, instance);
+  await makeDirectories(family, home);
+  for (const directory of [family, home]) await delegate(directory, new Set());
+  const driver: LimitDriver = {
+    async create(name, limits) {
+      const group = join(home, name);
+      await mkdir(group);
+      await setLimits(group, limits);
+      return groupAt(group);
+    },
+    reconcile: () => removeStale(family),
+    close: () => removeGroup(home),
+  };
+  try {
+    const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
+    await (await driver.create("trial", trial)).remove();
+    return driver;
+  } catch (error) {
+    await driver.close();
+    throw error;
+  }
+}
+
+/**
+ * Limits by control groups v2: below the process `root` (the server, or a launcher that systemd gave a
+ * delegated scope), or at the hierarchy's own root. Throws when neither place is ours to divide.
+ */
+export async function openCgroup2(
+  instance: string,
+  root: { pid: number; cgroup?: string } = { pid: process.pid },
+): Promise<LimitDriver> {
+  const mount = (await cgroupMounts()).find(({ version }) => version === 2)?.path;
+  if (mount === undefined) throw new Error("no cgroup v2 is mounted");
+  const own = ownPath(mount, root.cgroup ?? (await readFile("/proc/self/cgroup", "utf8")));
+  const failures: unknown[] = [];
+  for (const base of new Set(root.cgroup === undefined ? [mount, own] : [own])) {
+    try {
+      return await driverAt(base, instance, root.pid);
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  throw new AggregateError(failures, "no cgroup v2 directory can be divided");
+}

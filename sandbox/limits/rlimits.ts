@@ -1,0 +1,93 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { countsProcessesPerNamespace } from "../host.ts";
+import {
+  allProcesses,
+  cpuMs,
+  isRunning,
+  type ProcessInfo,
+  residentBytes,
+  signal,
+  treeOf,
+} from "../process-tree.ts";
+import type { SandboxLimits } from "../types.ts";
+import { type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
+
+const STOP_ROUNDS = 100;
+const STOP_WAIT_MS = 2;
+
+const isStopped = ({ state }: ProcessInfo) => state === "T" || state === "t";
+
+/** Without a control group the sandbox is the process tree below its first process. */
+class TreeGroup implements LimitGroup {
+  readonly join = [];
+  readonly watched = true;
+  readonly prlimit: readonly string[];
+  #root: number | undefined;
+  #stopped: ProcessInfo[] = [];
+
+  constructor(limits: SandboxLimits) {
+    const processes = limits.processes + OWN_PROCESSES;
+    this.prlimit = countsProcessesPerNamespace() ? [`--nproc=${processes}`] : [];
+  }
+
+  attach(rootPid: number): void {
+    this.#root = rootPid;
+  }
+
+  #tree(): ProcessInfo[] {
+    return this.#root === undefined ? [] : treeOf(this.#root, allProcesses());
+  }
+
+  async pids(): Promise<number[]> {
+    return this.#tree().map(({ pid }) => pid);
+  }
+
+  /** Stop all but the outermost, which only waits; again until no new one has been forked meanwhile. */
+  async freeze(): Promise<void> {
+    for (let round = 0; round < STOP_ROUNDS; round += 1) {
+      const running = this.#tree().filter((info) => info.pid !== this.#root && !isStopped(info));
+      if (running.length === 0) return;
+      for (const info of running) {
+        signal(info.pid, "SIGSTOP");
+        if (!this.#stopped.some(({ pid }) => pid === info.pid)) this.#stopped.push(info);
+      }
+      await sleep(STOP_WAIT_MS);
+    }
+    throw new Error("the processes did not stop in time");
+  }
+
+  /** Let go on what `freeze` stopped; what the program had stopped itself stays so. */
+  async thaw(): Promise<void> {
+    const stopped = this.#stopped;
+    this.#stopped = [];
+    for (const info of stopped) if (isRunning(info)) signal(info.pid, "SIGCONT");
+  }
+
+  async killAll(): Promise<void> {
+    for (const { pid } of this.#tree()) signal(pid, "SIGKILL");
+  }
+
+  async stats() {
+    const tree = this.#tree();
+    const sum = (of: (info: ProcessInfo) => number) => tree.reduce((total, info) => total + of(info), 0);
+    return { memoryBytes: sum(residentBytes), cpuMs: sum(cpuMs), processes: tree.length };
+  }
+
+  /** The launcher's watchdog tells these itself. */
+  async hits() {
+    return { memory: 0, processes: 0 };
+  }
+
+  async remove(): Promise<void> {
+    this.#root = undefined;
+  }
+}
+
+/** Limits of last resort: resource limits on each process, and a watchdog over the tree. */
+export function openRlimits(): LimitDriver {
+  return {
+    create: async (_name, limits) => new TreeGroup(limits),
+    reconcile: async () => 0,
+    close: async () => undefined,
+  };
+}

@@ -1,0 +1,48 @@
+import { execFile } from "node:child_process";
+import { chmod, cp, mkdir, rm } from "node:fs/promises";
+import { basename, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { makeTemporary } from "./harness.ts";
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+/** What the sandbox needs to run: the rooms it imports, and their one package. */
+const PARTS = ["package.json", "sandbox", "schemas", "platform", "node_modules/zod"];
+const NOBODY = 65_534;
+
+/** This product's sandbox, and Node, where an ordinary user can read them: a checkout may be locked away. */
+export interface ReadableClone extends AsyncDisposable {
+  /** Run one of the sandbox's files as that user with a data directory of its own; answers its stdout. */
+  run(file: string): Promise<string>;
+}
+
+export async function makeReadableClone(): Promise<ReadableClone> {
+  const dir = await makeTemporary();
+  await chmod(dir, 0o755);
+  for (const part of PARTS) await cp(join(ROOT, part), join(dir, part), { recursive: true });
+  const node = join(dir, basename(process.execPath));
+  await cp(process.execPath, node);
+  const home = join(dir, "home");
+  await mkdir(home);
+  const user = { uid: NOBODY, gid: NOBODY };
+  await promisify(execFile)("chmod", ["-R", "a+rX", dir]);
+  await promisify(execFile)("chown", [`${NOBODY}:${NOBODY}`, home]);
+  return {
+    async run(file) {
+      const { stdout } = await promisify(execFile)(node, [join(dir, file), join(home, "data")], {
+        ...user,
+        cwd: home,
+        env: { HOME: home, PATH: "/usr/bin:/bin" },
+        timeout: 60_000,
+        maxBuffer: 1 << 24,
+      });
+      return stdout;
+    },
+    async [Symbol.asyncDispose]() {
+      await rm(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** The last line of a program's output, as JSON. */
+export const lastJson = (output: string) => JSON.parse(output.trimEnd().split("\n").at(-1) ?? "null");

@@ -1,0 +1,108 @@
+import type { Socket } from "node:net";
+import type { Logger } from "pino";
+import type { Slot } from "./slots.ts";
+
+export type SandboxLog = Pick<Logger, "debug" | "info" | "warn" | "error">;
+
+/** What one sandbox may use. Bytes and counts; `cpus` in cores. */
+export interface SandboxLimits {
+  /** Memory of all processes together, temporary files included. */
+  memoryBytes: number;
+  /** Processes and threads at once. */
+  processes: number;
+  /** Size of any one file it writes. */
+  fileBytes: number;
+  /** Size of `/tmp`, and again of `/dev/shm`. */
+  tmpBytes: number;
+  /** Ceiling on CPU time; without it a sandbox shares what is free with the others. */
+  cpus?: number;
+}
+
+export interface SandboxMount {
+  /** Absolute path on the host. One that is writable inside must lie in the slot's directory. */
+  source: string;
+  /** Absolute path inside. Never below another mount: see `engines/run/policy.ts`. */
+  target: string;
+  mode: "ro" | "rw";
+}
+
+/** A way out of the network-less sandbox: loopback `port` inside leads to a unix socket of the host. */
+export interface SandboxBridge {
+  socketPath: string;
+  port: number;
+}
+
+export interface SandboxSpec {
+  /** For logs and the names of control groups: letters, digits and `-`. */
+  name: string;
+  /** The program (found on the inside's PATH) and its arguments. */
+  argv: readonly string[];
+  /** The whole environment, besides defaults for PATH, HOME, TMPDIR, USER, LOGNAME and LANG. */
+  env: Readonly<Record<string, string>>;
+  /** Working directory inside. */
+  cwd: string;
+  mounts: readonly SandboxMount[];
+  limits: SandboxLimits;
+  slot: Slot;
+  bridge?: SandboxBridge;
+}
+
+export type LimitName = "memory" | "processes" | "file";
+
+/** How a sandbox ended. By then no process of it is left. */
+export interface SandboxExit {
+  /** Exit code; 128 + n when the program died of signal n; null when the sandbox itself was killed. */
+  code: number | null;
+  /** The signal that ended the sandbox as a whole. */
+  signal: NodeJS.Signals | null;
+  /** The limit that ended it, where one did. */
+  limit?: LimitName;
+}
+
+export interface SandboxStats {
+  memoryBytes: number;
+  cpuMs: number;
+  processes: number;
+}
+
+/** One running sandbox. Its streams carry the kernel's back-pressure: what nobody reads is not produced. */
+export interface SandboxProcess extends AsyncDisposable {
+  readonly name: string;
+  /** The sandbox's first process, as the host counts. */
+  readonly pid: number;
+  readonly stdin: Socket;
+  readonly stdout: Socket;
+  readonly stderr: Socket;
+  readonly exited: Promise<SandboxExit>;
+  /** Stop every process where it is: no CPU until `thaw`. */
+  freeze(): Promise<void>;
+  thaw(): Promise<void>;
+  stats(): Promise<SandboxStats>;
+  /** Remember which processes belong here. */
+  mark(): Promise<void>;
+  /** Kill every process that is not known since `mark`; answers how many. */
+  sweep(): Promise<number>;
+  /** End the whole tree. Resolves when no process is left; AppError Timeout after 10 s. */
+  kill(): Promise<void>;
+}
+
+export type LimitTier = "cgroup2" | "cgroup1" | "systemd" | "rlimits";
+
+/** Whether an engine can work on this machine, found out by trying. */
+export interface Availability {
+  available: boolean;
+  /** How limits are enforced; null when nothing can run. */
+  tier: LimitTier | null;
+  /** What is missing, or which protection is weaker than it could be. */
+  reasons: string[];
+  /** What a person can do about it. */
+  hint?: string;
+}
+
+/** The seam between the sandbox and its ways to isolate: one folder under `engines/` each. */
+export interface Engine<Spec, Handle> {
+  readonly name: string;
+  probe(): Promise<Availability>;
+  start(spec: Spec): Promise<Handle>;
+  close(): Promise<void>;
+}
