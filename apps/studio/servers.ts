@@ -1,5 +1,4 @@
 import type { FastifyInstance } from "fastify";
-import { registerProjectArchives } from "#apps/api/archives/index.ts";
 import { createApi, registerApi } from "#apps/api/index.ts";
 import { registerOpencodeRoutes } from "#apps/api/opencode/index.ts";
 import { registerPocketbase } from "#apps/api/pocketbase/index.ts";
@@ -56,7 +55,6 @@ function mounts(shared: Shared, health: HealthRegistry): Record<keyof Urls, read
   const api = createApi({ ...shared, authenticate: authenticator.authenticate });
   const mountApi: Mount = async (app) => {
     await registerApi(app, api);
-    await registerProjectArchives(app, api);
     await registerPocketbase(app, { api, secrets, sessions, accessTokens, authenticator });
     registerOpencodeRoutes(app, { api, secrets, health });
   };

@@ -9,6 +9,7 @@ import { createSessions } from "#database/accounts/sessions.ts";
 import { chooseDataDir } from "#database/embedded/identity.ts";
 import { startEmbeddedPostgres } from "#database/embedded/start.ts";
 import { EventFeed } from "#database/events/index.ts";
+import { startBlobCollector } from "#database/projects/index.ts";
 import {
   AccessTokens,
   type Config,
@@ -93,6 +94,8 @@ async function openShared(
   const database = await openDatabase({ ...config.database, url, log });
   lifecycle.add("database", () => database.close());
   await migrate(database.db);
+  const collector = startBlobCollector(database.db, log);
+  lifecycle.add("blob collector", () => collector.close());
   const secrets = await openSecrets(config);
   const accessTokens = await AccessTokens.open(secrets, config.auth.accessTokenSeconds);
   const authenticator = createAuthenticator({ database, accessTokens });
