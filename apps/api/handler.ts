@@ -29,7 +29,7 @@ export interface Context {
 }
 
 /** One method's work: params arrive checked and with defaults; failures are thrown as AppError. */
-export type Handler<M extends MethodName> = (
+type Handler<M extends MethodName> = (
   context: Context,
   params: MethodParams<M>,
 ) => Promise<MethodResult<M>>;

@@ -7,6 +7,7 @@ import { appendEvents } from "#database/events/index.ts";
 import { finishTask } from "#database/queue/index.ts";
 import { AppError, type TaskEvent, type TaskState } from "#schemas";
 import { createAuth, createClient, type SubscribeOptions } from "#schemas/client/index.ts";
+import { TaskEvents } from "#schemas/client/task-events.ts";
 import { type ApiServer, type ApiUser, apiServer } from "#tests/support/api-server.ts";
 import { authServer } from "#tests/support/auth-server.ts";
 
@@ -44,10 +45,15 @@ function watch() {
   return { events, connections, ended: ended.promise, options };
 }
 
-/** A plain TCP proxy that can cut every connection, as a network does. */
+/** A plain TCP proxy that can cut every connection, or swallow what they carry, as a network does. */
 async function proxyTo(url: string) {
   const sockets = new Set<Socket>();
+  const state = { refuse: false };
   const proxy = createTcpServer((socket) => {
+    if (state.refuse) {
+      socket.destroy();
+      return;
+    }
     const upstream = connect(Number(new URL(url).port), "127.0.0.1");
     for (const [end, other] of [
       [socket, upstream],
@@ -63,14 +69,18 @@ async function proxyTo(url: string) {
   const cut = () => {
     for (const socket of sockets) socket.destroy();
   };
-  return {
+  return Object.assign(state, {
     url: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}`,
     cut,
+    /** The connections of now stay open and carry nothing any more. */
+    swallow: () => {
+      for (const socket of sockets) socket.unpipe().on("data", () => undefined);
+    },
     close: () => {
       proxy.close();
       cut();
     },
-  };
+  });
 }
 
 async function answering(
@@ -278,6 +288,36 @@ describe("[GW-1] following a task", () => {
     stranger.subscribeTask(task.task_id, nameless.options);
     await expect(nameless.ended).rejects.toMatchObject({ code: "Unauthenticated" });
   }, 30_000);
+
+  it("notices a connection that was cut without a word, and keeps one that is only quiet", async () => {
+    const proxy = await proxyTo(server.url);
+    const task = await runningTask(ada);
+    const events = new TaskEvents({ baseUrl: proxy.url, WebSocket, token: () => ada.token, silenceMs: 200 });
+    const { connections, ended, options, events: seen } = watch();
+    events.subscribe(task.task_id, options);
+    await expect.poll(() => seen.length).toBeGreaterThan(0);
+    await sleep(900);
+    expect(connections).toEqual([true]);
+    proxy.swallow();
+    await expect.poll(() => connections, { timeout: 5000 }).toEqual([true, false, true]);
+    await task.finish();
+    expect(await ended).toBe("completed");
+    proxy.close();
+  });
+
+  it("waits for a server that is away", async () => {
+    const proxy = await proxyTo(server.url);
+    const task = await runningTask(ada);
+    proxy.refuse = true;
+    const client = createClient({ baseUrl: proxy.url, token: ada.token });
+    const { ended, options } = watch();
+    client.subscribeTask(task.task_id, options);
+    await sleep(600);
+    proxy.refuse = false;
+    await task.finish();
+    expect(await ended).toBe("completed");
+    proxy.close();
+  });
 
   it("close ends everything without a word", async () => {
     const task = await runningTask(ada);

@@ -8,10 +8,8 @@ import {
   type TaskSubscription,
 } from "./task-events.ts";
 
-export { type Auth, type AuthOptions, createAuth } from "./auth.ts";
-export type { CallOptions, TokenSource } from "./http.ts";
-export type { BatchCall, BatchResult, Settled } from "./rpc.ts";
-export type { SocketConstructor, SubscribeOptions, TaskSubscription, TaskWatcher } from "./task-events.ts";
+export { createAuth } from "./auth.ts";
+export type { SubscribeOptions } from "./task-events.ts";
 
 export interface ClientOptions {
   /** The origin, e.g. `http://127.0.0.1:6711`. */

@@ -9,7 +9,7 @@ export type BatchCall = {
 }[MethodName];
 
 /** What became of one call of a batch. */
-export type Settled<M extends MethodName> =
+type Settled<M extends MethodName> =
   | { readonly ok: true; readonly result: MethodResult<M> }
   | { readonly ok: false; readonly error: AppError };
 

@@ -23,7 +23,7 @@ export interface SocketLike {
 }
 export type SocketConstructor = new (url: string, protocols: string[]) => SocketLike;
 
-export interface TaskWatcher {
+interface TaskWatcher {
   /** Each event once, in order, across reconnects. */
   onEvent(event: TaskEvent): void;
   /** The task has ended and everything was delivered; the last call. */
@@ -58,6 +58,7 @@ export class TaskEvents {
   readonly #url: string;
   readonly #Socket: SocketConstructor;
   readonly #token: TokenSource;
+  readonly #silenceMs: number;
   readonly #followed = new Set<Followed>();
   #socket: SocketLike | undefined;
   #connecting = false;
@@ -69,8 +70,14 @@ export class TaskEvents {
   #usedToken: string | undefined;
   #refusedToken: string | undefined;
 
-  constructor(options: { baseUrl: string; WebSocket: SocketConstructor; token: TokenSource }) {
+  constructor(options: {
+    baseUrl: string;
+    WebSocket: SocketConstructor;
+    token: TokenSource;
+    silenceMs?: number;
+  }) {
     this.#url = `${options.baseUrl.replace(/^http/, "ws")}/ws`;
+    this.#silenceMs = options.silenceMs ?? SILENCE;
     this.#Socket = options.WebSocket;
     this.#token = options.token;
   }
@@ -121,7 +128,7 @@ export class TaskEvents {
       if (this.#socket !== socket) return socket.close();
       this.#open = true;
       this.#heard();
-      this.#watchdog = setInterval(() => this.#watch(socket), SILENCE / 2);
+      this.#watchdog = setInterval(() => this.#watch(socket), this.#silenceMs / 2);
       for (const task_id of new Set([...this.#followed].map((followed) => followed.task_id)))
         this.#request(task_id);
       for (const { watcher } of this.#followed) watcher.onConnection?.(true);
@@ -166,9 +173,13 @@ export class TaskEvents {
     const concerned = [...this.#followed].filter((followed) => followed.task_id === response.id);
     if (response.error !== undefined) {
       const error = errorFromWire(response.error);
-      if (error.code === "Unauthenticated" && this.#usedToken === undefined) return this.#failAll(error);
-      // The close that follows brings a fresh token; what is busy or away now is asked again after a reconnect.
-      if (error.code === "Unauthenticated" || concerned.length === 0) return;
+      if (error.code === "Unauthenticated") {
+        // With a token, the close that follows brings a fresh one.
+        if (this.#usedToken === undefined) this.#failAll(error);
+        return;
+      }
+      // What is busy or away now is asked again after a reconnect.
+      if (concerned.length === 0) return;
       if (error.code === "NotFound" || error.code === "InvalidParams" || error.code === "Forbidden") {
         for (const followed of concerned) this.#failed(followed, error);
       } else {
@@ -234,10 +245,10 @@ export class TaskEvents {
   /** A connection that was cut without a word is noticed by asking for one. */
   #watch(socket: SocketLike): void {
     const silent = Date.now() - this.#heardAt;
-    if (silent > 2 * SILENCE) {
+    if (silent > 2 * this.#silenceMs) {
       this.#lost(1006, "");
       socket.close();
-    } else if (silent > SILENCE) {
+    } else if (silent > this.#silenceMs) {
       this.#send({ method: "session.me", params: {}, id: 1 });
     }
   }

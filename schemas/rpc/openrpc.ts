@@ -4,7 +4,7 @@ import { taskEventSchema } from "../events.ts";
 import { methods } from "./index.ts";
 import type { MethodSpec } from "./method.ts";
 
-export const OPENRPC_VERSION = "1.3.2";
+const OPENRPC_VERSION = "1.3.2";
 /** The contract's own version: raised when a caller could notice. */
 const CONTRACT_VERSION = "1.0.0";
 
@@ -30,7 +30,7 @@ interface ContentDescriptor {
   schema: Json;
 }
 
-export interface OpenRpcMethod {
+interface OpenRpcMethod {
   name: string;
   summary: string;
   tags: { name: string }[];

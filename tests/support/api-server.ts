@@ -34,7 +34,7 @@ export interface ApiUser {
   client: Client;
 }
 
-export interface RpcAnswer {
+interface RpcAnswer {
   status: number;
   headers: Headers;
   text: string;
@@ -66,7 +66,7 @@ export interface ApiServer extends AsyncDisposable {
   claim(): Promise<ClaimedTask>;
 }
 
-export const API_TEST_ENV: Readonly<Record<string, string>> = {
+const API_TEST_ENV: Readonly<Record<string, string>> = {
   CDS_RATE_LIMIT_SECONDS: "0",
   CDS_REQUESTS_PER_IP: "100000",
   CDS_REQUESTS_PER_IP_BURST: "100000",

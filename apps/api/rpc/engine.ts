@@ -19,8 +19,8 @@ import { nearest } from "./suggest.ts";
 
 /** How many calls of one batch run at the same time: a batch must not take the whole pool. */
 const BATCH_CONCURRENCY = 4;
-/** Characters all answers of one batch may have together; the calls beyond are refused. */
-const BATCH_ANSWER_CHARS = 64 * 1024 * 1024;
+/** All answers of one batch together may be this many times as long as a request; the calls beyond are refused. */
+const BATCH_ANSWER_FACTOR = 4;
 
 /** Who speaks, over what: one per HTTP request or WebSocket message. */
 export interface Session {
@@ -90,6 +90,7 @@ export class RpcEngine {
         new AppError("InvalidRequest", `The batch holds ${messages.length} requests.`, { hint }),
       );
     }
+    const maxChars = this.#deps.config.limits.bodyBytes * BATCH_ANSWER_FACTOR;
     const answers: (string | undefined)[] = new Array(messages.length).fill(undefined);
     let next = 0;
     let chars = 0;
@@ -97,7 +98,7 @@ export class RpcEngine {
       while (next < messages.length) {
         const index = next;
         next += 1;
-        const text = (await this.#one(messages[index], session, chars > BATCH_ANSWER_CHARS))?.text;
+        const text = (await this.#one(messages[index], session, chars > maxChars))?.text;
         answers[index] = text;
         chars += text?.length ?? 0;
       }

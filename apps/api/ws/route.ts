@@ -9,7 +9,7 @@ import { type Identity, refuseTokenInUrl } from "../gate.ts";
 import { CLOSE, RpcSocket } from "./socket.ts";
 
 /** What a browser asks for to be answered: its own subprotocols may carry the token, ours carries nothing. */
-export const SUBPROTOCOL = "cds.v1";
+const SUBPROTOCOL = "cds.v1";
 const BEARER_PREFIX = "bearer.";
 
 interface Credentials {
