@@ -21,6 +21,7 @@ export const CLAIMED = {
   "AG-3": "agent.dispatch, status, cancel, list, history",
   "SB-fs": "fs.* over the project store without escape, with quotas",
   "LLM-4": "tokens counted and recorded per user, model, endpoint and time",
+  "US-1": "users, models and use in tables",
   "US-2": "register, login, refresh, API keys, claims",
   "US-3": "check the balance, run, count, settle",
   "US-4": "administration of users, their roles and balances",
@@ -28,6 +29,7 @@ export const CLAIMED = {
   "GW-2": "authentication, rate limits, CORS, consistent errors",
   "GW-3": "the project store",
   "DB-1": "one pool per process",
+  "DB-2": "writes retried on connection errors only, reads never",
   "DB-6": "pagination",
   "TE-2": "the main job end to end in a browser",
 } as const satisfies Record<string, string>;

@@ -122,7 +122,7 @@ describe("tidy", () => {
 
   it("every environment variable the configuration reads is documented, and the other way round", () => {
     const config = read("platform/config/config.ts");
-    const read_ = new Set([...config.matchAll(/env, "([A-Z][A-Z0-9_]+)"/g)].map(([, name]) => name));
+    const read_ = new Set([...config.matchAll(/env,\s*"([A-Z][A-Z0-9_]+)"/g)].map(([, name]) => name));
     const documented = new Set(
       [...read("docs/configuration.md").matchAll(/^\| `([A-Z][A-Z0-9_]+)`/gm)].map(([, name]) => name),
     );

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { locateOpencode } from "#apps/orchestrator/opencode/binary.ts";
@@ -47,10 +47,10 @@ async function opencode(): Promise<Finding> {
   return { part: "opencode", ok: version !== undefined, detail: version ?? "it does not start" };
 }
 
-async function program(command: string, missing: string): Promise<Finding> {
+async function program(command: string, part: string, missing: string): Promise<Finding> {
   const version = await versionOf(command);
   return {
-    part: command,
+    part,
     ok: version !== undefined,
     detail: version ?? "not found",
     mend: version === undefined ? missing : undefined,
@@ -98,6 +98,8 @@ async function examine(part: string, check: () => Promise<Finding>): Promise<Fin
 }
 
 const directory = await mkdtemp(join(tmpdir(), "cds-doctor-"));
+// As root, the database and the sandboxes run as other users, who must be able to pass.
+await chmod(directory, 0o711);
 try {
   const findings = [
     { part: "node", ok: true, detail: process.version },
@@ -105,8 +107,10 @@ try {
     await examine("database", () => database(join(directory, "database"))),
     await examine("sandbox", () => sandbox(join(directory, "sandbox"))),
     await examine("opencode", opencode),
-    await examine("ripgrep", () => program("rg", "Install ripgrep: agents search much faster with it.")),
-    await examine("git", () => program("git", "Install git.")),
+    await examine("ripgrep", () =>
+      program("rg", "ripgrep", "Install ripgrep: agents search much faster with it."),
+    ),
+    await examine("git", () => program("git", "git", "Install git.")),
     await examine("models", models),
     await examine("kvm", kvm),
   ];
