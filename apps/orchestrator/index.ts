@@ -1,0 +1,68 @@
+import { Agent } from "undici";
+import type { Database } from "#database";
+import type { Config } from "#platform/config/config.ts";
+import type { Log } from "#platform/log.ts";
+import type { TaskTokens } from "#platform/tokens/index.ts";
+import type { Sandboxes } from "#sandbox";
+import { Admission } from "./admission/admission.ts";
+import { locateOpencode } from "./opencode/binary.ts";
+import { WarmPool } from "./opencode/warm-pool.ts";
+import { Workplace } from "./opencode/workplace.ts";
+import { Worker } from "./worker.ts";
+
+export interface OrchestratorDeps {
+  readonly database: Database;
+  readonly config: Config;
+  readonly log: Log;
+  readonly sandboxes: Sandboxes;
+  /** The model server, as in `http://127.0.0.1:6988`. */
+  readonly llmUrl: string;
+  readonly taskTokens: TaskTokens;
+}
+
+export interface Orchestrator {
+  /** What is at work and what is kept warm, for health and tests. */
+  status(): { active: number; idle: number; processes: number };
+  /**
+   * Take no new task; let running ones finish for `graceMs`, put the rest back into the queue, end every process
+   * and remove every directory.
+   */
+  close(graceMs: number): Promise<void>;
+}
+
+/**
+ * Claims tasks and drives agents to their end: opencode in sandboxes, models through a bridge per sandbox.
+ * @throws AppError EngineUnavailable when opencode is not installed; the database's errors.
+ */
+export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchestrator> {
+  const { config, sandboxes, llmUrl } = deps;
+  const log = deps.log.child({ part: "orchestrator" });
+  const binary = await sandboxes.reachable(locateOpencode(config.run.opencodeBin));
+  const dispatcher = new Agent({ connectTimeout: 5000 });
+  const admission = new Admission({
+    memoryThreshold: config.queue.memoryThreshold,
+    diskThreshold: config.queue.diskThreshold,
+    processBytes: config.run.memoryEstimateBytes,
+    dataDir: config.dataDir,
+  });
+  const pool = new WarmPool({
+    ...config.run,
+    open: (key) => Workplace.open(key, { sandboxes, config, log, llmUrl, dispatcher, binary }),
+    overBytes: (starting) => admission.overBytes(starting),
+    log,
+  });
+  const worker = await Worker.start({ ...deps, log, pool, admission });
+  let closing: Promise<void> | undefined;
+  const close = async (graceMs: number) => {
+    await worker.close(graceMs);
+    await pool.close();
+    await dispatcher.destroy();
+  };
+  return {
+    status: () => ({ active: worker.active, idle: pool.counts.idle, processes: pool.counts.all }),
+    close: (graceMs) => {
+      closing ??= close(graceMs);
+      return closing;
+    },
+  };
+}

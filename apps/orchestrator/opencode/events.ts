@@ -1,0 +1,149 @@
+import type { TaskEventBody } from "#schemas";
+import { asObject } from "../acp/client.ts";
+import { INSIDE } from "./config.ts";
+
+/** What of a tool's output and input a watcher gets, characters; the agent itself sees all of it. */
+const MAX_OUTPUT_CHARS = 16 * 1024;
+const MAX_INPUT_CHARS = 4 * 1024;
+const MAX_TITLE_CHARS = 300;
+const MAX_INPUT_FIELDS = 20;
+const MAX_ANSWER_CHARS = 64 * 1024;
+const MAX_TOOL_CALLS = 10_000;
+
+type ToolEvent = Extract<TaskEventBody, { type: "tool" }>;
+
+const STATUSES: Readonly<Record<string, ToolEvent["status"]>> = {
+  pending: "pending",
+  in_progress: "running",
+  completed: "completed",
+  failed: "failed",
+};
+
+/** Turns one prompt's `session/update`s into events for its watchers, and remembers what the run came to. */
+export class UpdateTranslator {
+  /** Text, and what stands in its place: addresses and passwords that mean nothing to a watcher. */
+  readonly #hidden: readonly (readonly [string, string])[];
+  readonly #tools = new Map<string, string>();
+  readonly #running = new Set<string>();
+  #answer = "";
+  #answerId: unknown;
+
+  constructor(hidden: readonly (readonly [string, string])[]) {
+    this.#hidden = [...hidden, [`${INSIDE.work}/`, ""], [`${INSIDE.work.slice(1)}/`, ""], [INSIDE.work, "."]];
+  }
+
+  /** The text of the agent's last message. */
+  get answer(): string {
+    return this.#answer;
+  }
+
+  /** Whether a tool is at work, so that the model's silence is none. */
+  get toolRunning(): boolean {
+    return this.#running.size > 0;
+  }
+
+  translate(update: Record<string, unknown>): TaskEventBody | undefined {
+    switch (update.sessionUpdate) {
+      case "agent_message_chunk":
+        return this.#message(update);
+      case "agent_thought_chunk": {
+        const delta = this.#clean(textOf(update.content));
+        return delta === "" ? undefined : { type: "thought", delta };
+      }
+      case "tool_call":
+      case "tool_call_update":
+        return this.#tool(update);
+      default:
+        return undefined;
+    }
+  }
+
+  /** A text as a watcher may see it. */
+  clean(text: string): string {
+    return this.#clean(text);
+  }
+
+  #message(update: Record<string, unknown>): TaskEventBody | undefined {
+    const delta = this.#clean(textOf(update.content));
+    if (delta === "") return undefined;
+    if (update.messageId !== this.#answerId) {
+      this.#answerId = update.messageId;
+      this.#answer = "";
+    }
+    if (this.#answer.length < MAX_ANSWER_CHARS) this.#answer += delta;
+    return { type: "text", delta };
+  }
+
+  #tool(update: Record<string, unknown>): TaskEventBody | undefined {
+    const { toolCallId: call_id } = update;
+    const status = STATUSES[String(update.status)];
+    if (typeof call_id !== "string" || status === undefined) return undefined;
+    const title = typeof update.title === "string" ? this.#clean(update.title) : undefined;
+    // The first update names the tool in its title, later ones say what it works on.
+    if (!this.#tools.has(call_id) && this.#tools.size < MAX_TOOL_CALLS) {
+      this.#tools.set(call_id, title ?? String(update.kind ?? "tool"));
+    }
+    if (status === "running") this.#running.add(call_id);
+    else this.#running.delete(call_id);
+    const name = this.#tools.get(call_id) ?? "tool";
+    const input = this.#input(update.rawInput);
+    const output = readableOutput(this.#clean(outputOf(update.content)));
+    const long = output.length > MAX_OUTPUT_CHARS;
+    return {
+      type: "tool",
+      call_id: call_id.slice(0, 200),
+      name: name.slice(0, 100),
+      status,
+      ...(title === undefined || title === name ? {} : { title: title.slice(0, MAX_TITLE_CHARS) }),
+      ...(input === undefined ? {} : { input }),
+      ...(output === "" ? {} : { output: long ? shorten(output) : output }),
+      ...(long ? { truncated: true } : {}),
+    };
+  }
+
+  #input(raw: unknown): Record<string, unknown> | undefined {
+    const fields = Object.entries(asObject(raw) ?? {}).filter(([name]) => name !== "cwd");
+    if (fields.length === 0) return undefined;
+    return Object.fromEntries(
+      fields.slice(0, MAX_INPUT_FIELDS).map(([name, value]) => [name, this.#value(value)]),
+    );
+  }
+
+  #value(value: unknown): unknown {
+    if (typeof value === "number" || typeof value === "boolean" || value === null) return value;
+    const text = this.#clean(typeof value === "string" ? value : JSON.stringify(value));
+    return text.length > MAX_INPUT_CHARS ? `${text.slice(0, MAX_INPUT_CHARS)}…` : text;
+  }
+
+  #clean(text: string): string {
+    let clean = text;
+    for (const [secret, instead] of this.#hidden) {
+      if (clean.includes(secret)) clean = clean.replaceAll(secret, instead);
+    }
+    return clean;
+  }
+}
+
+function textOf(content: unknown): string {
+  const block = asObject(content);
+  return block?.type === "text" && typeof block.text === "string" ? block.text : "";
+}
+
+function outputOf(content: unknown): string {
+  if (!Array.isArray(content)) return "";
+  return content.map((item) => textOf(asObject(item)?.content)).join("");
+}
+
+/** opencode answers a forbidden call with a dump of all its rules. */
+function readableOutput(output: string): string {
+  return output.startsWith("The user has specified a rule which prevents")
+    ? "Not allowed for this agent."
+    : output;
+}
+
+/** Beginning and end: errors stand at the end. */
+function shorten(output: string): string {
+  const half = MAX_OUTPUT_CHARS / 2;
+  const left = output.length - MAX_OUTPUT_CHARS;
+  return `${output.slice(0, half)}\n… ${left} characters left out …\n${output.slice(-half)}`;
+}

@@ -1,0 +1,34 @@
+import type { Database } from "#database";
+import type { NewChange } from "#database/projects/index.ts";
+import type { ClaimedTask } from "#database/queue/index.ts";
+import type { Config } from "#platform/config/config.ts";
+import type { Log } from "#platform/log.ts";
+import type { TaskTokens } from "#platform/tokens/index.ts";
+import type { TaskError } from "#schemas";
+import type { WarmPool } from "../opencode/warm-pool.ts";
+
+/** What a run needs from the outside; `log` names its task. */
+export interface RunDeps {
+  readonly database: Database;
+  readonly config: Config;
+  readonly log: Log;
+  readonly pool: WarmPool;
+  readonly taskTokens: TaskTokens;
+}
+
+export type RunningTask = ClaimedTask;
+
+/** What a run came to, and so what has to be put on record. */
+export type RunEnd =
+  | {
+      readonly kind: "finish";
+      readonly state: "completed" | "failed" | "cancelled";
+      readonly error?: TaskError;
+      readonly change?: NewChange;
+    }
+  /** Something of ours broke before the agent began: another attempt, if there is one left. */
+  | { readonly kind: "retry"; readonly error: TaskError }
+  /** Back into the queue through no fault of the task. */
+  | { readonly kind: "requeue"; readonly note: string }
+  /** The task is somebody else's by now: nothing is written. */
+  | { readonly kind: "lost" };

@@ -1,0 +1,175 @@
+import { lchown, mkdir, open, rename } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import type { Db } from "#database";
+import { getProject, readContents, readTree } from "#database/projects/index.ts";
+import type { TreeFile } from "#database/projects/types.ts";
+import { Jail, type WalkEntry } from "#sandbox";
+import { IgnoreRules, isAgentConfiguration, isRulesFile } from "./ignored.ts";
+
+const PARALLEL_WRITES = 16;
+/** Name of the request's directory while the agent has it; the same for all, see INSIDE.work. */
+const ACTIVE = "request";
+const PARTS = ["work", "prompts", "outputs", "temp", "pdfs"] as const;
+
+export interface Owner {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+export interface WorkspacePlace {
+  /** Directory out of the sandbox's reach, where requests are prepared and read. */
+  readonly requests: string;
+  /** The directory the sandbox sees. */
+  readonly area: string;
+  /** Who shall own the files; null = ourselves. */
+  readonly owner: Owner | null;
+}
+
+/** How a file looked when the agent got it. */
+export type Snapshot = Pick<WalkEntry, "size" | "executable" | "ctimeMs">;
+
+/**
+ * One request's own directory: `requests/<id>/{work,prompts,outputs,temp,pdfs}` (MU-2). It is filled where no
+ * sandbox can reach it, moved in one step to where the agent works, and moved back before anything is read.
+ */
+export class Workspace {
+  readonly revision: number;
+  /** The project's files at `revision`. */
+  readonly base: ReadonlyMap<string, TreeFile>;
+  /** Paths of the project the agent does not get. */
+  readonly withheld: readonly string[];
+  readonly snapshot: ReadonlyMap<string, Snapshot>;
+  /** The project's own .gitignore files, as the agent got them. */
+  readonly rules: IgnoreRules;
+  readonly #place: WorkspacePlace;
+  readonly #id: string;
+  #entered = false;
+
+  private constructor(
+    place: WorkspacePlace,
+    id: string,
+    tree: { revision: number; base: ReadonlyMap<string, TreeFile>; withheld: readonly string[] },
+    handed: { snapshot: ReadonlyMap<string, Snapshot>; rules: IgnoreRules },
+  ) {
+    this.#place = place;
+    this.#id = id;
+    this.revision = tree.revision;
+    this.base = tree.base;
+    this.withheld = tree.withheld;
+    this.snapshot = handed.snapshot;
+    this.rules = handed.rules;
+  }
+
+  /**
+   * Make the directory of request `id` and fill it with the project as it is now.
+   * @throws AppError NotFound when the project is gone; whatever the disk says.
+   */
+  static async prepare(
+    db: Db,
+    place: WorkspacePlace,
+    request: { readonly id: string; readonly project_id: string; readonly prompt: string },
+  ): Promise<Workspace> {
+    const { head_revision: revision } = await getProject(db, request.project_id);
+    const tree = await readTree(db, request.project_id, revision);
+    const withheld = tree.map((file) => file.path).filter(isAgentConfiguration);
+    const base = new Map(tree.map((file) => [file.path, file]));
+    const dir = join(place.requests, request.id);
+    await makeDirectory(dir, place.owner);
+    await Promise.all(PARTS.map((part) => makeDirectory(join(dir, part), place.owner)));
+    await writeNew(join(dir, "prompts", "prompt.md"), Buffer.from(request.prompt), false, place.owner);
+    const work = join(dir, "work");
+    const handed = tree.filter((file) => !isAgentConfiguration(file.path));
+    const rules = await fill(db, work, handed, place.owner);
+    const snapshot = await snapshotOf(work, handed.length);
+    return new Workspace(place, request.id, { revision, base, withheld }, { snapshot, rules });
+  }
+
+  /** Let the sandbox have it. Whatever earlier runs left in its place is removed. */
+  async enter(): Promise<void> {
+    await clear(this.#place.area);
+    await rename(join(this.#place.requests, this.#id), join(this.#place.area, ACTIVE));
+    this.#entered = true;
+  }
+
+  /** Take it back, out of the sandbox's reach; what the agent made of it is not trusted. */
+  async leave(): Promise<void> {
+    if (!this.#entered) return;
+    await rename(join(this.#place.area, ACTIVE), join(this.#place.requests, this.#id));
+    this.#entered = false;
+  }
+
+  /** The request's directory, to be read without being led out of it. @throws AppError when it is none any more. */
+  openJail(): Promise<Jail> {
+    return Jail.open(join(this.#place.requests, this.#id));
+  }
+
+  /** Remove everything of this request, wherever it is. */
+  async remove(): Promise<void> {
+    if (this.#entered) await clear(this.#place.area);
+    await using requests = await Jail.open(this.#place.requests);
+    await requests.remove(this.#id);
+  }
+}
+
+async function fill(
+  db: Db,
+  work: string,
+  files: readonly TreeFile[],
+  owner: Owner | null,
+): Promise<IgnoreRules> {
+  const rules = new IgnoreRules();
+  const made = new Set<string>();
+  for (const { path } of files) {
+    // Parents first: `makeDirectory` makes one level.
+    const missing: string[] = [];
+    for (let at = dirname(path); at !== "." && !made.has(at); at = dirname(at)) {
+      made.add(at);
+      missing.unshift(at);
+    }
+    for (const directory of missing) await makeDirectory(join(work, directory), owner);
+  }
+  // Several take from the same stream of contents, which keeps its own bounds.
+  const contents = readContents(db, files);
+  const writers = Array.from({ length: PARALLEL_WRITES }, async () => {
+    for await (const { file, content } of contents) {
+      if (isRulesFile(file.path)) rules.add(file.path, content.toString("utf8"));
+      await writeNew(join(work, file.path), content, file.executable, owner);
+    }
+  });
+  await Promise.all(writers);
+  return rules;
+}
+
+async function makeDirectory(path: string, owner: Owner | null): Promise<void> {
+  await mkdir(path, { mode: 0o755 });
+  if (owner !== null) await lchown(path, owner.uid, owner.gid);
+}
+
+/** A file that must not exist yet: nothing is ever written over or through. */
+async function writeNew(
+  path: string,
+  content: Buffer,
+  executable: boolean,
+  owner: Owner | null,
+): Promise<void> {
+  const file = await open(path, "wx", executable ? 0o755 : 0o644);
+  try {
+    await file.writeFile(content);
+    if (owner !== null) await file.chown(owner.uid, owner.gid);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Times of change as the kernel keeps them: what differs later has been touched, nobody can set them back. */
+async function snapshotOf(work: string, files: number): Promise<Map<string, Snapshot>> {
+  if (files === 0) return new Map();
+  await using jail = await Jail.open(work);
+  const { entries } = await jail.walk({ maxEntries: 1_000_000, maxDepth: 512 });
+  return new Map(entries.filter((entry) => entry.kind === "file").map((entry) => [entry.path, entry]));
+}
+
+async function clear(directory: string): Promise<void> {
+  await using jail = await Jail.open(directory);
+  for (const { name } of await jail.list("")) await jail.remove(name);
+}
