@@ -249,7 +249,7 @@ describe("open", () => {
 describe("listen", () => {
   let test: TestDatabase;
   beforeAll(async () => {
-    test = await testDatabase();
+    test = await testDatabase({ log });
   });
   afterAll(() => test[Symbol.asyncDispose]());
   const until = async (condition: () => boolean) => {
@@ -323,7 +323,7 @@ describe("listen", () => {
   });
 
   it("keeps trying while the database is away and stops trying when closed", async () => {
-    const own = await testDatabase();
+    const own = await testDatabase({ log });
     await own.database.listen("cds_away", () => {});
     const admin = new pg.Client({ connectionString: test.url });
     await admin.connect();

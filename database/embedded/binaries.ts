@@ -88,8 +88,8 @@ async function copyPrograms(root: string, destination: string): Promise<void> {
     verbatimSymlinks: true,
     filter: (path) => !path.endsWith(".a"),
   });
-  await makeLinks(draft);
   await openToAll(draft);
+  await makeLinks(draft);
   try {
     await rename(draft, destination);
   } catch (error) {
@@ -99,7 +99,7 @@ async function copyPrograms(root: string, destination: string): Promise<void> {
   }
 }
 
-/** Whoever made the checkout may have had a strict umask. */
+/** Whoever made the installation may have had a strict umask, or made it read-only. */
 async function openToAll(directory: string): Promise<void> {
   await chmod(directory, 0o755);
   for (const entry of await readdir(directory, { withFileTypes: true })) {

@@ -9,6 +9,7 @@ import { ensureCluster, SUPERUSER } from "./cluster.ts";
 import { readIfThere } from "./files.ts";
 import { assertEnterable, serverIdentity } from "./identity.ts";
 import { ServerLog } from "./server-log.ts";
+import { serverSettings } from "./settings.ts";
 
 /** A unix socket's path may have 107 bytes; PostgreSQL adds `/.s.PGSQL.<port>`. */
 const LONGEST_SOCKET_DIR = 107 - "/.s.PGSQL.65535".length;
@@ -17,6 +18,8 @@ export interface PlaceOptions {
   readonly log: Log;
   /** Whom the server runs as when we are root; else chosen (see serverIdentity). */
   readonly identity?: Identity;
+  /** Connections we will open at most; the server takes at least 60. */
+  readonly connections?: number;
   /** True for tests: nothing is forced to disk. */
   readonly volatile?: boolean;
 }
@@ -31,7 +34,7 @@ export interface Place {
   readonly password: string;
   readonly serverLog: ServerLog;
   readonly log: Log;
-  readonly volatile: boolean;
+  readonly settings: Readonly<Record<string, string>>;
 }
 
 /** Make what is missing: rights, programs, password, cluster, socket directory. `dataDir` is a real path. */
@@ -48,7 +51,8 @@ export async function preparePlace(dataDir: string, options: PlaceOptions): Prom
   await ensureCluster({ pgdata, binaries, identity, password, durable: !volatile });
   const socketDir = await makeSocketDir(join(dataDir, "postgres-socket"), identity);
   const serverLog = new ServerLog(join(dataDir, "postgres.log"));
-  return { pgdata, socketDir, identity, binaries, password, serverLog, log: options.log, volatile };
+  const settings = serverSettings(options.connections ?? 0, volatile);
+  return { pgdata, socketDir, identity, binaries, password, serverLog, log: options.log, settings };
 }
 
 /** Data a studio wrote as root belongs to another user; an ordinary one cannot go on with it. */

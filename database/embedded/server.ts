@@ -13,7 +13,6 @@ import {
   runsProgram,
   stopPostmaster,
 } from "./postmaster.ts";
-import { SETTINGS, VOLATILE_SETTINGS } from "./settings.ts";
 
 /** Recovery after a crash replays up to max_wal_size: seconds, on a slow disk minutes. */
 const READY_TIMEOUT_MS = 300_000;
@@ -52,12 +51,7 @@ async function start(place: Place, firstPort: number | undefined): Promise<Postm
   for (let attempt = 1; ; attempt += 1) {
     const port = attempt === 1 && firstPort !== undefined ? firstPort : await freePort();
     const from = place.serverLog.size();
-    const { pid, failed } = launch({
-      ...place,
-      port,
-      logFd: place.serverLog.fd,
-      settings: place.volatile ? VOLATILE_SETTINGS : SETTINGS,
-    });
+    const { pid, failed } = launch({ ...place, port, logFd: place.serverLog.fd });
     if (pid === undefined) throw startFailure(place, (await failed).message);
     try {
       await waitUntilReady(place, { pid, port });

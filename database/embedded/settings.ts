@@ -1,7 +1,6 @@
 /** For a machine it shares with agents and models: small, durable, and telling no user data in its log. */
-export const SETTINGS = {
+const SETTINGS = {
   shared_buffers: "64MB",
-  max_connections: "60",
   superuser_reserved_connections: "3",
   fsync: "on",
   synchronous_commit: "on",
@@ -11,6 +10,7 @@ export const SETTINGS = {
   maintenance_work_mem: "64MB",
   effective_cache_size: "512MB",
   random_page_cost: "1.1",
+  max_logical_replication_workers: "0",
   // Short queries only, and /dev/shm is tiny in containers.
   max_parallel_workers_per_gather: "0",
   jit: "off",
@@ -32,11 +32,19 @@ export const SETTINGS = {
 } as const satisfies Record<string, string>;
 
 /** For databases that live as long as a test: nothing reaches the disk on purpose. */
-export const VOLATILE_SETTINGS = {
-  ...SETTINGS,
+const VOLATILE = {
   max_connections: "400",
   fsync: "off",
   synchronous_commit: "off",
   full_page_writes: "off",
   autovacuum: "off",
 } as const satisfies Record<string, string>;
+
+const FEWEST_CONNECTIONS = 60;
+/** For psql, a backup, a second look. */
+const SPARE_CONNECTIONS = 10;
+
+export function serverSettings(connections: number, volatile: boolean): Readonly<Record<string, string>> {
+  const max_connections = String(Math.max(FEWEST_CONNECTIONS, connections + SPARE_CONNECTIONS));
+  return { ...SETTINGS, max_connections, ...(volatile ? VOLATILE : {}) };
+}

@@ -7,6 +7,7 @@ import {
   mkdtempSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmSync,
   statSync,
   symlinkSync,
@@ -17,7 +18,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, afterEach, beforeEach, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
 import { processStart } from "#platform/host/process-lock.ts";
 import { createLogger } from "#platform/log.ts";
 import { AppError } from "#schemas";
@@ -30,29 +31,24 @@ const log = createLogger({ level: "silent", pretty: false });
 const root = process.getuid?.() === 0;
 const childProgram = resolve(import.meta.dirname, "../../tests/support/embedded-child.ts");
 
-/** One made cluster, copied for each test: initdb takes a second. */
+/** One data directory through all its misfortunes: initdb takes seconds on a busy machine. */
 describe("embedded PostgreSQL", () => {
-  const base = mkdtempSync(join(tmpdir(), "cds-emb-"));
-  chmodSync(base, 0o711);
+  let base: string;
   let dataDir: string;
-  let template: string | undefined;
   const servers: EmbeddedPostgres[] = [];
   const children: ChildProcess[] = [];
 
-  beforeEach(async () => {
-    dataDir = mkdtempSync(join(base, "d-"));
-    if (template === undefined) {
-      template = mkdtempSync(join(base, "t-"));
-      const server = await startEmbeddedPostgres({ dataDir: template, log, volatile: true });
-      await queryOnce(server.url, "CREATE TABLE kept (n serial, uid integer)");
-      await server.stop();
-    }
-    execFileSync("cp", ["-a", `${template}/.`, dataDir]);
+  beforeAll(async () => {
+    base = mkdtempSync(join(tmpdir(), "cds-emb-"));
+    chmodSync(base, 0o711);
+    dataDir = join(base, "data");
+    const server = await start();
+    await queryOnce(server.url, "CREATE TABLE kept (n serial, uid integer)");
+    await server.stop();
   });
   afterEach(async () => {
     for (const child of children.splice(0)) child.kill("SIGKILL");
     for (const server of servers.splice(0)) await server.stop();
-    rmSync(dataDir, { recursive: true, force: true });
   });
   afterAll(() => rmSync(base, { recursive: true, force: true }));
 
@@ -87,10 +83,11 @@ describe("embedded PostgreSQL", () => {
     child.kill("SIGKILL");
     await gone(child.pid ?? 0, 5000);
   };
-  const kept = async (server: EmbeddedPostgres) => (await queryOnce(server.url, "SELECT n FROM kept")).length;
+  /** Empties the table: every test starts with none. */
+  const kept = async (server: EmbeddedPostgres) =>
+    (await queryOnce(server.url, "DELETE FROM kept RETURNING n")).length;
 
   it("starts from nothing, small and durable, over a private socket and loopback only", async () => {
-    rmSync(dataDir, { recursive: true });
     const server = await start();
     expect(server.adopted).toBe(false);
     expect(new URL(server.url).searchParams.get("host")).toContain(dataDir);
@@ -175,11 +172,12 @@ describe("embedded PostgreSQL", () => {
       writeFileSync(file, [impostor, ...lines.slice(1)].join("\n"));
       const server = await start();
       expect(server.adopted).toBe(false);
-      expect(await kept(server)).toBe(1);
       await server.stop();
     }
     writeFileSync(file, "half a li");
-    expect((await start()).adopted).toBe(false);
+    const server = await start();
+    expect(server.adopted).toBe(false);
+    expect(await kept(server)).toBe(1);
   });
 
   it("starts a server that died again, at the same address", async () => {
@@ -203,12 +201,75 @@ describe("embedded PostgreSQL", () => {
   });
 
   it("uses TCP where the path is too long for a socket", async () => {
-    const deep = join(dataDir, "a".repeat(60), "b".repeat(60));
-    mkdirSync(deep, { recursive: true });
-    execFileSync("cp", ["-a", `${template}/.`, deep]);
+    const deep = join(base, "a".repeat(60), "b".repeat(60));
+    mkdirSync(dirname(deep));
+    renameSync(dataDir, deep);
     const server = await start({ dataDir: deep });
     expect(server.url).toBe(server.tcpUrl);
     expect(await kept(server)).toBe(0);
+    await server.stop();
+    renameSync(deep, dataDir);
+  });
+
+  it.runIf(root)(
+    "runs as an unprivileged user when we are root, and as ourselves when we are not",
+    async () => {
+      const server = await start();
+      const uid = statSync(`/proc/${server.pid}`).uid;
+      expect(uid).toBeGreaterThan(0);
+      expect(statSync(join(dataDir, "postgres")).uid).toBe(uid);
+      await server.stop();
+      const own = join(base, "own");
+      mkdirSync(own);
+      // initdb wants a user with a name, so an ordinary one that surely exists.
+      chownSync(own, 65_534, 65_534);
+      const { child, pid } = await studio({ uid: 65_534, gid: 65_534 }, own);
+      expect(statSync(`/proc/${pid}`).uid).toBe(65_534);
+      child.stdin?.end();
+      expect(await gone(child.pid ?? 0, 20_000)).toBe(true);
+      expect(await processStart(pid)).toBeUndefined();
+      const asRoot = await start({ dataDir: own });
+      expect(statSync(`/proc/${asRoot.pid}`).uid).toBe(65_534);
+      await asRoot.stop();
+      rmSync(own, { recursive: true });
+    },
+  );
+
+  it.runIf(root)("names the directory its user may not enter", async () => {
+    const closed = join(base, "home");
+    mkdirSync(closed, { mode: 0o700 });
+    expect(await failure({ dataDir: join(closed, "data") })).toMatchObject({
+      code: "Unavailable",
+      text: expect.stringMatching(new RegExp(`may not enter ${closed}.*CDS_DATA_DIR`)),
+    });
+  });
+
+  it("runs from a copy where the programs cannot be used in place, with the library links made", async () => {
+    const { postgres } = await locateBinaries(base, undefined);
+    const installed = dirname(dirname(dirname(postgres)));
+    const closed = join(base, "closed");
+    mkdirSync(closed);
+    execFileSync("cp", ["-a", installed, join(closed, "package")]);
+    execFileSync("find", [join(closed, "package/native/lib"), "-maxdepth", "1", "-type", "l", "-delete"]);
+    // As root by its mode, as anybody by its library directory, the package cannot be used as it is.
+    if (root) chmodSync(closed, 0o700);
+    else chmodSync(join(closed, "package/native/lib"), 0o555);
+    const identity = root ? { uid: 65_534, gid: 65_534 } : undefined;
+    const runtime = join(base, "runtime");
+    const copies = [1, 2].map(() => locateBinaries(runtime, identity, join(closed, "package")));
+    const [first] = await Promise.all(copies);
+    expect(first?.postgres).toContain(runtime);
+    const output = execFileSync(first?.postgres ?? "", ["--version"], {
+      encoding: "utf8",
+      ...identity,
+      cwd: "/",
+    });
+    expect(output).toMatch(/PostgreSQL\) 18/);
+    expect(readlinkSync(join(dirname(dirname(first?.postgres ?? "")), "lib/libpq.so.5"))).toBe(
+      "libpq.so.5.18",
+    );
+    if (!root) chmodSync(join(closed, "package/native/lib"), 0o755);
+    await expect(locateBinaries(runtime, identity, join(base, "nothing"))).rejects.toThrow();
   });
 
   it("says what is wrong with data it cannot use", async () => {
@@ -227,68 +288,5 @@ describe("embedded PostgreSQL", () => {
     expect((await failure()).text).toMatch(/did not start: .*(pg_control|FATAL|PANIC|could not)/);
     expect(existsSync(join(dataDir, "studio.lock"))).toBe(false);
     expect((await failure({ dataDir: join(dataDir, "postgres.password") })).text).toMatch(/cannot be set up/);
-  });
-
-  it.runIf(root)(
-    "runs as an unprivileged user when we are root, and as ourselves when we are not",
-    async () => {
-      const server = await start();
-      const uid = statSync(`/proc/${server.pid}`).uid;
-      expect(uid).toBeGreaterThan(0);
-      expect(statSync(join(dataDir, "postgres")).uid).toBe(uid);
-      await server.stop();
-      const own = join(base, "own");
-      mkdirSync(own);
-      chownSync(own, 12_345, 12_345);
-      // initdb wants a user with a name, so an ordinary one that surely exists.
-      chownSync(own, 65_534, 65_534);
-      const { child, pid } = await studio({ uid: 65_534, gid: 65_534 }, own);
-      expect(statSync(`/proc/${pid}`).uid).toBe(65_534);
-      child.stdin?.end();
-      expect(await gone(child.pid ?? 0, 20_000)).toBe(true);
-      expect(await processStart(pid)).toBeUndefined();
-      const asRoot = await start({ dataDir: own });
-      expect(statSync(`/proc/${asRoot.pid}`).uid).toBe(65_534);
-      await asRoot.stop();
-      chownSync(join(dataDir, "postgres"), 12_345, 12_345);
-      rmSync(own, { recursive: true });
-    },
-  );
-
-  it.runIf(root)("names the directory its user may not enter", async () => {
-    const closed = join(dataDir, "home");
-    mkdirSync(closed, { mode: 0o700 });
-    expect(await failure({ dataDir: join(closed, "data") })).toMatchObject({
-      code: "Unavailable",
-      text: expect.stringMatching(new RegExp(`may not enter ${closed}.*CDS_DATA_DIR`)),
-    });
-  });
-
-  it("runs from a copy where the programs cannot be used in place, with the library links made", async () => {
-    const { postgres } = await locateBinaries(dataDir, undefined);
-    const installed = dirname(dirname(dirname(postgres)));
-    const closed = join(dataDir, "closed");
-    mkdirSync(closed);
-    execFileSync("cp", ["-a", installed, join(closed, "package")]);
-    execFileSync("find", [join(closed, "package/native/lib"), "-maxdepth", "1", "-type", "l", "-delete"]);
-    // As root by its mode, as anybody by its library directory, the package cannot be used as it is.
-    if (root) chmodSync(closed, 0o700);
-    else chmodSync(join(closed, "package/native/lib"), 0o555);
-    const identity = root ? { uid: 65_534, gid: 65_534 } : undefined;
-    const runtime = join(dataDir, "runtime");
-    const copies = [1, 2].map(() => locateBinaries(runtime, identity, join(closed, "package")));
-    const [first] = await Promise.all(copies);
-    expect(first?.postgres).toContain(runtime);
-    const output = execFileSync(first?.postgres ?? "", ["--version"], {
-      encoding: "utf8",
-      ...identity,
-      cwd: "/",
-    });
-    expect(output).toMatch(/PostgreSQL\) 18/);
-    expect(readlinkSync(join(dirname(dirname(first?.postgres ?? "")), "lib/libpq.so.5"))).toBe(
-      "libpq.so.5.18",
-    );
-    if (!root) chmodSync(join(closed, "package/native/lib"), 0o755);
-    await expect(locateBinaries(runtime, identity, join(dataDir, "nothing"))).rejects.toThrow();
   });
 });
