@@ -56,11 +56,6 @@ describe("money", () => {
       expect(held).toBe(0);
       const truth = provider.totals(key);
       const told = used.filter((row) => row.counted_by === "provider");
-      // What the provider reported for calls that were cut off never arrived: those are counted here.
-      const cut = provider
-        .requestsOf(key)
-        .filter((item) => item.reply?.usage === "continuous" && item.aborted);
-      expect(cut).toEqual([]);
       expect(told).toHaveLength(truth.requests);
       expect(sum(told, "input_tokens")).toBe(truth.prompt_tokens);
       expect(sum(told, "output_tokens")).toBe(truth.completion_tokens);
@@ -74,6 +69,8 @@ describe("money", () => {
   async function mixed(user: LlmUser, kind: string, id: string): Promise<void> {
     const { completions } = user.client.chat;
     const words = "[[text:some words to be streamed in a while]]";
+    // Long enough that the provider cannot have told its figures before it hears of the cancelling.
+    const long = `[[text:${"word ".repeat(100)}]]`;
     const usage = { stream_options: { include_usage: true } };
     switch (kind) {
       case "stream":
@@ -95,7 +92,7 @@ describe("money", () => {
         return;
       case "cancel-early":
       case "cancel-late": {
-        const stream = await completions.create({ ...ask(`${id} ${words} [[delay:15]]`), stream: true });
+        const stream = await completions.create({ ...ask(`${id} ${long} [[delay:15]]`), stream: true });
         let seen = 0;
         for await (const _ of stream) {
           seen += 1;

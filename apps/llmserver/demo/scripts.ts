@@ -60,11 +60,9 @@ export function* note(stage: Stage): Script {
   const quote = prompt.slice(0, LONGEST_QUOTE).replace(/^/gm, "> ");
   const entry = `${texts.demoFile.entry}\n\n${quote}\n\n`;
   const content = `${texts.demoFile.heading}\n${entry}${MARKER}\n`;
-  const read = tools.call("read", { path: DEMO_FILE });
-  const say = `${texts.label} ${texts.write(DEMO_FILE)}`;
-  const before = read === undefined ? undefined : yield { say, call: read };
+  const before = yield* lookFor(stage, DEMO_FILE, `${texts.label} ${texts.lookFor(DEMO_FILE)}`);
   let done: boolean | undefined;
-  if (before?.failed === false && before.text.includes(MARKER)) {
+  if (before.includes(MARKER)) {
     const edit = tools.call("edit", { path: DEMO_FILE, before: MARKER, after: `${entry}${MARKER}` });
     if (edit !== undefined) done = !(yield { say: texts.write(DEMO_FILE), call: edit }).failed;
   }
@@ -72,6 +70,19 @@ export function* note(stage: Stage): Script {
   const outcome =
     done === undefined ? texts.nothing : done ? texts.noted(DEMO_FILE) : texts.failed([DEMO_FILE]);
   return lastWords(texts, [outcome, texts.needsKey]);
+}
+
+/** What a file holds, nothing when it is not there. Searched for first: a failed read looks like a mishap. */
+function* lookFor({ tools, texts }: Stage, path: string, say: string): Generator<Turn, string, ToolResult> {
+  const glob = tools.call("glob", { pattern: path });
+  const read = tools.call("read", { path });
+  if (glob !== undefined) {
+    const found = yield { say, call: glob };
+    if (found.failed || !found.text.includes(path)) return "";
+  }
+  if (read === undefined) return "";
+  const { text, failed } = yield { say: glob === undefined ? say : texts.again(path), call: read };
+  return failed ? "" : text;
 }
 
 /** Whether a file was written; undefined without a tool for it. A file that is there is read first. */

@@ -4,6 +4,7 @@ export interface Texts {
   label: string;
   needsKey: string;
   look: string;
+  lookFor: (path: string) => string;
   looked: (path: string) => string;
   notThere: (path: string) => string;
   write: (path: string) => string;
@@ -28,10 +29,11 @@ const en: Texts = {
   needsKey:
     "It only knows the sample task. For a real model, store a provider key (settings, or provider.set) or start the server with OPENAI_API_KEY.",
   look: "First I look at the greeting that is there.",
+  lookFor: (path) => `I look whether there is a ${path} already.`,
   looked: (path) => `I have read ${path}. `,
   notThere: (path) => `${path} is not there, so I start from scratch. `,
   write: (path) => `I write ${path}.`,
-  again: (path) => `${path} exists already, so I look at it before I replace it.`,
+  again: (path) => `${path} exists already, so I look at it first.`,
   test: "Now I run the tests.",
   done: (paths) => `Written: ${paths.join(", ")}.`,
   failed: (paths) => `Could not be written: ${paths.join(", ")}.`,
@@ -55,10 +57,11 @@ const de: Texts = {
   needsKey:
     "Es kennt nur die Beispielaufgabe. Für ein echtes Modell einen Provider-Schlüssel hinterlegen (Einstellungen oder provider.set) oder den Server mit OPENAI_API_KEY starten.",
   look: "Zuerst sehe ich mir die vorhandene Begrüßung an.",
+  lookFor: (path) => `Ich sehe nach, ob es schon eine ${path} gibt.`,
   looked: (path) => `${path} ist gelesen. `,
   notThere: (path) => `${path} gibt es nicht, also fange ich neu an. `,
   write: (path) => `Ich schreibe ${path}.`,
-  again: (path) => `${path} gibt es schon, also sehe ich es mir vor dem Ersetzen an.`,
+  again: (path) => `${path} gibt es schon, also sehe ich es mir zuerst an.`,
   test: "Jetzt führe ich die Tests aus.",
   done: (paths) => `Geschrieben: ${paths.join(", ")}.`,
   failed: (paths) => `Nicht geschrieben werden konnte: ${paths.join(", ")}.`,

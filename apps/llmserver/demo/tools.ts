@@ -1,6 +1,6 @@
 import { isObject } from "../tally.ts";
 
-export type ToolKind = "read" | "write" | "edit" | "bash";
+export type ToolKind = "glob" | "read" | "write" | "edit" | "bash";
 
 export interface DemoCall {
   name: string;
@@ -9,6 +9,7 @@ export interface DemoCall {
 
 /** What each kind of tool is called, and which of its parameters takes which value. First match wins. */
 const KINDS: Record<ToolKind, { names: string[]; parameters: [pattern: RegExp, value: string][] }> = {
+  glob: { names: ["glob"], parameters: [[/pattern/i, "pattern"]] },
   read: { names: ["read", "read_file"], parameters: [[/path|file/i, "path"]] },
   write: {
     names: ["write", "write_file", "create_file"],

@@ -1,5 +1,9 @@
 /** Pieces of a key this long are as good as struck out whole. */
 const WINDOW = 8;
+/** Shorter ones are no secret, and would be found in any text. */
+const SHORTEST = 4;
+/** Keys of local providers are often a word ("ollama"), which may well stand in an answer. */
+const SHORTEST_IN_ANSWERS = 16;
 const REDACTED = "[redacted]";
 
 export interface Redactor {
@@ -12,13 +16,20 @@ export interface Redactor {
 /** A redactor for one key, in its common encodings. */
 export function createRedactor(key: string): Redactor {
   const forms = encodings(key);
-  const windows = new Set(forms.flatMap(windowsOf));
-  const quick = (text: string) => {
+  // Only failures need them, and most calls do not fail.
+  let windows: Set<string> | undefined;
+  const strike = (text: string) => {
     let result = text;
     for (const form of forms) if (result.includes(form)) result = result.replaceAll(form, REDACTED);
     return result;
   };
-  return { quick, text: (text) => unmask(strikeWindows(quick(text), windows), key) };
+  return {
+    quick: key.length < SHORTEST_IN_ANSWERS ? (text) => text : strike,
+    text(text) {
+      windows ??= new Set(forms.flatMap(windowsOf));
+      return unmask(strikeWindows(strike(text), windows), key);
+    },
+  };
 }
 
 function encodings(key: string): string[] {
@@ -39,8 +50,7 @@ function encodings(key: string): string[] {
       forms.add(shifted.subarray(0, whole).toString(encoding).slice(from));
     }
   }
-  const shortest = Math.min(4, key.length);
-  return [...forms].filter((form) => form.length >= shortest).sort((a, b) => b.length - a.length);
+  return [...forms].filter((form) => form.length >= SHORTEST).sort((a, b) => b.length - a.length);
 }
 
 function windowsOf(form: string): string[] {

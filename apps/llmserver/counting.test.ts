@@ -1,0 +1,220 @@
+import { describe, expect, it } from "vitest";
+import { AppError } from "#schemas";
+import { ApiError, toApiError } from "./api-error.ts";
+import { mediaParts, parseChatRequest, upstreamBody } from "./chat-request.ts";
+import { LiveCalls } from "./live-calls.ts";
+import { readUsage, Tally } from "./tally.ts";
+import { countRequest, countTokens } from "./tokenizer.ts";
+
+const chunk = (content: string, finish: string | null = null) => ({
+  choices: [{ index: 0, delta: { content }, finish_reason: finish }],
+});
+const noInput = async () => 1000;
+
+describe("tokenizer", () => {
+  it("counts as o200k_base does", async () => {
+    expect(await countTokens("")).toBe(0);
+    expect(await countTokens("hello world")).toBe(2);
+    expect(await countTokens("x<|endoftext|>y")).toBeGreaterThan(2);
+    expect(await countTokens("\ud800 lone surrogate")).toBeGreaterThan(0);
+    const prose = "The quick brown fox jumps over the lazy dog. ".repeat(3000);
+    const count = await countTokens(prose);
+    expect(Math.abs(count - 30_001)).toBeLessThan(10);
+  });
+
+  it("is not quadratic in hostile text, and lets others run meanwhile", async () => {
+    await countTokens("warm");
+    const started = performance.now();
+    let ticks = 0;
+    const timer = setInterval(() => {
+      ticks += 1;
+    }, 5);
+    const [blanks, letters] = await Promise.all([
+      countTokens(" ".repeat(1_000_000)),
+      countTokens("a".repeat(1_000_000)),
+    ]);
+    clearInterval(timer);
+    expect(blanks).toBeGreaterThan(1000);
+    expect(letters).toBeGreaterThan(100_000);
+    expect(performance.now() - started).toBeLessThan(10_000);
+    expect(ticks).toBeGreaterThan(5);
+  });
+
+  it("counts messages, parts, calls and tools", async () => {
+    const plain = await countRequest({ messages: [{ role: "user", content: "hello world" }] });
+    expect(plain).toBe(3 + 3 + 1 + 2);
+    const parts = [
+      { type: "text", text: "hello world" },
+      { type: "image_url", image_url: { url: "x" } },
+    ];
+    expect(await countRequest({ messages: [{ role: "user", content: parts }] })).toBe(plain + 765);
+    const tools = [{ type: "function", function: { name: "f" } }];
+    expect(
+      await countRequest({ messages: [{ role: "user", content: "hello world" }], tools }),
+    ).toBeGreaterThan(plain + 5);
+    const called = {
+      role: "assistant",
+      content: null,
+      tool_calls: [{ id: "1", function: { name: "f", arguments: "{}" } }],
+    };
+    expect(await countRequest({ messages: [called] })).toBeGreaterThan(10);
+  });
+});
+
+describe("usage as told", () => {
+  it("is taken when it makes sense, whatever dialect", () => {
+    expect(
+      readUsage({ prompt_tokens: 5, completion_tokens: 2, prompt_tokens_details: { cached_tokens: 9 } }),
+    ).toEqual({
+      input_tokens: 5,
+      output_tokens: 2,
+      cached_tokens: 5,
+    });
+    expect(
+      readUsage({ prompt_tokens: 5, completion_tokens: 2, prompt_cache_hit_tokens: 3 })?.cached_tokens,
+    ).toBe(3);
+    for (const wrong of [
+      null,
+      undefined,
+      [],
+      {},
+      { prompt_tokens: -1, completion_tokens: 1 },
+      { prompt_tokens: 1.5, completion_tokens: 1 },
+      { prompt_tokens: "1", completion_tokens: 1 },
+      { prompt_tokens: 1, completion_tokens: 1e12 },
+      { prompt_tokens: Number.NaN, completion_tokens: 1 },
+    ]) {
+      expect(readUsage(wrong)).toBeUndefined();
+    }
+  });
+});
+
+describe("tally", () => {
+  it("knows a whole answer from a part of one", () => {
+    const tally = new Tally();
+    expect(tally.started).toBe(false);
+    tally.take({ choices: [{ index: 0, delta: { role: "assistant" } }] });
+    expect([tally.started, tally.complete]).toEqual([true, false]);
+    tally.take({ choices: [{ index: 1, delta: { content: "b" } }] });
+    tally.take({ choices: [{ index: 0, delta: {}, finish_reason: "stop" }] });
+    expect(tally.finished).toBe(false);
+    tally.take({ choices: [{ index: 1, delta: {}, finish_reason: "length" }] });
+    expect([tally.finished, tally.complete]).toEqual([true, true]);
+    const done = new Tally();
+    done.done = true;
+    expect(done.complete).toBe(false);
+  });
+
+  it("counts every kind of output, and survives odd shapes", async () => {
+    const tally = new Tally();
+    tally.take({
+      choices: [
+        { delta: { content: "a", reasoning_content: "b", reasoning: "c", refusal: "d" } },
+        {
+          index: 1,
+          delta: {
+            tool_calls: [{ function: { name: "f", arguments: "{}" } }, null],
+            function_call: { name: "g" },
+          },
+        },
+        null,
+        { index: 2, delta: "x" },
+      ],
+      usage: "none",
+    });
+    tally.take({ choices: "x" });
+    expect(tally.characters).toBe(8);
+    expect(await tally.usage(noInput)).toMatchObject({ input_tokens: 1000, counted_by: "tokenizer" });
+  });
+
+  it("adds what came after the last figures of a stream that broke", async () => {
+    const tally = new Tally();
+    tally.take({ ...chunk("one two"), usage: { prompt_tokens: 7, completion_tokens: 2 } });
+    expect(await tally.usage(noInput)).toMatchObject({ output_tokens: 2, counted_by: "provider" });
+    tally.take(chunk(" three four"));
+    expect(tally.hasUsage).toBe(false);
+    expect(await tally.usage(noInput)).toEqual({
+      input_tokens: 7,
+      output_tokens: 4,
+      cached_tokens: 0,
+      counted_by: "tokenizer",
+    });
+  });
+
+  it("holds no more text than it must", async () => {
+    const tally = new Tally();
+    const text = "The quick brown fox jumps over the lazy dog. ".repeat(200);
+    for (let index = 0; index < 60; index += 1) {
+      tally.take(chunk(text));
+      await tally.fold();
+    }
+    const { output_tokens } = await tally.usage(noInput);
+    expect(Math.abs(output_tokens - 60 * 2001)).toBeLessThan(200);
+    tally.take({ choices: [], usage: { prompt_tokens: 1, completion_tokens: 120_000 } });
+    expect(await tally.usage(noInput)).toMatchObject({ output_tokens: 120_000, counted_by: "provider" });
+  });
+});
+
+describe("requests", () => {
+  const base = { model: "m", messages: [{ role: "user", content: "x" }] };
+
+  it("limits tokens under the name the client or the provider uses", () => {
+    const limited = (extra: object, url: string) =>
+      upstreamBody(parseChatRequest({ ...base, ...extra }, 100), url);
+    expect(limited({}, "https://api.openai.com/v1")).toMatchObject({ max_completion_tokens: 100 });
+    expect(limited({}, "https://other.example/v1")).toMatchObject({ max_tokens: 100 });
+    expect(limited({ max_tokens: 7, max_completion_tokens: 9 }, "https://x.example")).toMatchObject({
+      max_tokens: 7,
+      max_completion_tokens: 7,
+    });
+    expect(
+      limited({ max_tokens: null, stream: true, stream_options: { x: 1 } }, "https://x.example"),
+    ).toMatchObject({
+      max_tokens: 100,
+      stream_options: { x: 1, include_usage: true },
+    });
+  });
+
+  it("counts parts that are no text", () => {
+    expect(
+      mediaParts([{ role: "user", content: [{ type: "text", text: "x" }, { type: "image_url" }, null] }]),
+    ).toBe(2);
+    expect(mediaParts([{ role: "user", content: "x" }])).toBe(0);
+  });
+});
+
+describe("errors", () => {
+  it("take OpenAI's names and tell nothing that was not meant to be told", () => {
+    expect(toApiError(new Error("secret detail")).envelope().error).toEqual({
+      message: expect.not.stringContaining("secret"),
+      type: "server_error",
+      param: null,
+      code: "internal_error",
+    });
+    const limited = toApiError(new AppError("RateLimited", "Too many.", { retry_after_seconds: 1.2 }));
+    expect(limited.status).toBe(429);
+    expect(limited.headers()).toEqual({ "retry-after": "2" });
+    expect(toApiError(new AppError("Unauthenticated", "No.")).headers()).toEqual({
+      "www-authenticate": "Bearer",
+    });
+    const own = new ApiError(400, "x", { param: "n" });
+    expect(toApiError(own)).toBe(own);
+  });
+});
+
+describe("live calls", () => {
+  it("ends what is left after the grace, and takes nothing more", async () => {
+    const live = new LiveCalls();
+    const ended: string[] = [];
+    const call = live.run(async (abort) => {
+      await new Promise((resolve) => abort.signal.addEventListener("abort", resolve));
+      ended.push(String(abort.signal.reason.message));
+    });
+    expect(live.size).toBe(1);
+    await live.close(10);
+    await call;
+    expect(ended).toEqual(["The server is shutting down."]);
+    await expect(live.run(async () => undefined)).rejects.toMatchObject({ status: 503 });
+    expect(live.size).toBe(0);
+  });
+});
