@@ -29,10 +29,7 @@ export interface Context {
 }
 
 /** One method's work: params arrive checked and with defaults; failures are thrown as AppError. */
-type Handler<M extends MethodName> = (
-  context: Context,
-  params: MethodParams<M>,
-) => Promise<MethodResult<M>>;
+type Handler<M extends MethodName> = (context: Context, params: MethodParams<M>) => Promise<MethodResult<M>>;
 
 /** A group of methods, e.g. `Handlers<"fs.read" | "fs.write">`; without an argument: all of them. */
 export type Handlers<M extends MethodName = MethodName> = { readonly [K in M]: Handler<K> };
