@@ -59,9 +59,8 @@ export async function resolveProvider(db: Db, options: ResolveOptions): Promise<
     }
   }
   if (own === undefined && provider.apiKey === undefined) {
-    throw new AppError("NoProviderKey", "There is no provider key for this model.", {
-      hint: `Set one with provider.set or OPENAI_API_KEY, or use the model "${DEMO_MODEL}".`,
-    });
+    const message = "There is no provider key for this model: set one with provider.set or OPENAI_API_KEY.";
+    throw new AppError("NoProviderKey", message, { hint: `The model "${DEMO_MODEL}" works without a key.` });
   }
   throw new AppError("ModelNotFound", `The model "${model}" does not exist or is not yours to use.`, {
     hint: "llm.models and GET /v1/models list the models you can name.",
@@ -93,7 +92,8 @@ export async function priceOf(db: Db, model: string, billing: Config["billing"])
 /** Micro-credits, rounded up: exact for any amount that is a safe integer. */
 export function costOf(price: Price, inputTokens: number, outputTokens: number): number {
   const millionths =
-    BigInt(inputTokens) * BigInt(price.inputPerMillion) + BigInt(outputTokens) * BigInt(price.outputPerMillion);
+    BigInt(inputTokens) * BigInt(price.inputPerMillion) +
+    BigInt(outputTokens) * BigInt(price.outputPerMillion);
   return Number((millionths + 999_999n) / 1_000_000n);
 }
 

@@ -105,7 +105,7 @@ describe.skipIf(executablePath === undefined)("the page", () => {
     await page.getByLabel("API-Schlüssel").fill("sk-not-to-be-seen");
     await page.getByLabel("Modelle, durch Kommas getrennt").fill("gut, billig");
     await page.getByRole("button", { name: "Speichern" }).click();
-    await page.getByText("Gespeichert.").waitFor();
+    await page.getByText("Gespeichert.", { exact: true }).waitFor();
     await shot("7-settings");
     expect(await page.content()).not.toContain("sk-not-to-be-seen");
     await page.getByRole("button", { name: "Schließen" }).click();
@@ -114,9 +114,12 @@ describe.skipIf(executablePath === undefined)("the page", () => {
   it("shows every part's state and streams through the OpenCode route", async () => {
     await page.getByRole("button", { name: "Status" }).click();
     await page.getByText("database").waitFor();
+    await page.getByRole("button", { name: "Starten" }).click();
+    // The model of the provider just stored cannot be reached from here: a readable error in the stream.
+    await expect.poll(() => page.getByTestId("stream").innerText(), { timeout: 60_000 }).toContain("[ERROR]");
     await shot("8-status");
     await page.getByRole("button", { name: "Schließen" }).click();
-  });
+  }, 90_000);
 
   it("stays signed in over a reload and ends the session at sign-out", async () => {
     await page.reload();

@@ -99,6 +99,7 @@ export const de: Dictionary = {
     keepCurrent: "Stand des Projekts behalten",
     takeAgent: "Stand des Agenten nehmen",
     resolveFirst: "Erst für jede überschneidende Datei eine Seite wählen.",
+    truncated: "Zu groß, um ganz gezeigt zu werden; der Anfang folgt.",
     unchanged: "{{count}} unveränderte Zeilen",
   },
   revisions: {

@@ -98,6 +98,7 @@ export const en = {
     keepCurrent: "Keep the project's",
     takeAgent: "Take the agent's",
     resolveFirst: "Choose a side for every overlapping file first.",
+    truncated: "Too large to show whole; the beginning follows.",
     unchanged: "{{count}} unchanged lines",
   },
   revisions: {

@@ -19,13 +19,18 @@ export function ChangeReview({ changeId, onDecided }: { changeId: string; onDeci
   const [sides, setSides] = useState<Record<string, Side>>({});
   const accept = useAction(async () => {
     if (change.data === undefined) return;
-    const resolutions = change.data.conflicts.map((conflict) =>
-      resolution(change.data as Change, conflict.path, sides),
+    const { data } = change;
+    const resolutions = await Promise.all(
+      data.conflicts.map(({ path }) => resolution(data, path, sides[path])),
     );
-    await client.call(
-      "change.accept",
-      resolutions.length === 0 ? { change_id: changeId } : { change_id: changeId, resolutions },
-    );
+    const { current_revision } = change.data;
+    // Sides were chosen against this revision: newer work must not be overwritten by them.
+    const decided = resolutions.length === 0 ? {} : { resolutions, current_revision };
+    await client.call("change.accept", { change_id: changeId, ...decided }).catch((error: unknown) => {
+      // What overlaps may have changed since: show it as it is now.
+      change.reload();
+      throw error;
+    });
     change.reload();
     onDecided();
   });
@@ -77,12 +82,18 @@ export function ChangeReview({ changeId, onDecided }: { changeId: string; onDeci
   );
 }
 
-function resolution(change: Change, path: string, sides: Record<string, Side>) {
+/** The side chosen for a file, whole: what was too large to be shown is read again. */
+async function resolution(change: Change, path: string, side: Side | undefined) {
   const kept =
-    sides[path] === "agent"
+    side === "agent"
       ? change.files.find((file) => file.path === path)?.after
       : change.conflicts.find((conflict) => conflict.path === path)?.current;
-  return { path, content: kept?.content ?? null, encoding: kept?.encoding ?? ("utf8" as const) };
+  if (kept?.truncated !== true) {
+    return { path, content: kept?.content ?? null, encoding: kept?.encoding ?? ("utf8" as const) };
+  }
+  const { project_id, current_revision: revision } = change;
+  const { content, encoding } = await client.call("fs.read", { project_id, path, revision });
+  return { path, content, encoding };
 }
 
 interface FileDiffProps {
@@ -95,6 +106,7 @@ interface FileDiffProps {
 function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
   const { t, i18n } = useTranslation();
   const shown = file.after ?? file.before;
+  const truncated = file.before?.truncated === true || file.after?.truncated === true;
   const isText = file.before?.encoding !== "base64" && file.after?.encoding !== "base64";
   return (
     <details className="file-diff" open>
@@ -111,6 +123,8 @@ function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
                 type="radio"
                 name={`side ${file.path}`}
                 checked={side === each}
+                // The agent's side of a file too large to be sent here could not be sent back either.
+                disabled={each === "agent" && file.after?.truncated === true}
                 onChange={() => onSide(each)}
               />
               {t(each === "current" ? "change.keepCurrent" : "change.takeAgent")}
@@ -118,6 +132,7 @@ function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
           ))}
         </fieldset>
       )}
+      {truncated && <p className="note warn">{t("change.truncated")}</p>}
       {isText ? (
         <DiffTable before={file.before?.content ?? null} after={file.after?.content ?? null} />
       ) : (
