@@ -4,7 +4,7 @@ import { type Dispatcher, request } from "undici";
 import type { Log } from "#platform/log.ts";
 import { AppError, type TaskError } from "#schemas";
 import { asObject } from "../acp/client.ts";
-import { fromErrorAnswer, fromThrown, modelError } from "./model-error.ts";
+import { FINAL_ERROR, fromErrorAnswer, fromThrown, modelError } from "./model-error.ts";
 import { relayAnswer } from "./relay.ts";
 
 const MAX_ERROR_BYTES = 64 * 1024;
@@ -126,7 +126,7 @@ export class ModelBridge implements AsyncDisposable {
     const over = this.#overLimit(run);
     if (over !== undefined) {
       run.error = over;
-      return refuse(response, 400, over.message);
+      return answer(response, 400, FINAL_ERROR);
     }
     run.calls += 1;
     run.openCalls += 1;
@@ -170,7 +170,7 @@ export class ModelBridge implements AsyncDisposable {
         const limit = ok ? this.#options.maxBodyBytes : MAX_ERROR_BYTES;
         const text = (await readBody(upstream.body, limit)) ?? "";
         run.error = ok ? undefined : fromErrorAnswer(upstream.statusCode, text);
-        if (run.error !== undefined) return refuse(response, 400, run.error.message);
+        if (run.error !== undefined) return answer(response, 400, FINAL_ERROR);
         return send(response, 200, text);
       }
       const onActivity = () => run.task.onActivity();
@@ -182,7 +182,7 @@ export class ModelBridge implements AsyncDisposable {
       if (gone.signal.aborted || run.abort.signal.aborted) return void response.destroy();
       this.#options.log.warn({ err: error }, "a model call did not get through");
       run.error = fromThrown(error, false);
-      refuse(response, 400, run.error.message);
+      answer(response, 400, FINAL_ERROR);
     }
   }
 

@@ -31,6 +31,19 @@ const HINTS: Partial<Record<ErrorCode, string>> = {
   NoProviderKey: "Set one with provider.set or OPENAI_API_KEY.",
 };
 
+/**
+ * What opencode is told of any failure. Not what happened: it tries again, silently and for minutes, on words
+ * like "overloaded" or "rate limit" and on the type "server_error", whatever the status.
+ */
+export const FINAL_ERROR = {
+  error: {
+    message: "The model call failed for good.",
+    type: "invalid_request_error",
+    param: null,
+    code: null,
+  },
+} as const;
+
 /** One failure of a model call with the hint that belongs to it. */
 export function modelError(code: ErrorCode, message: string): TaskError {
   const hint = HINTS[code];

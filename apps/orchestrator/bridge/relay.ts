@@ -4,7 +4,7 @@ import { createParser } from "eventsource-parser";
 import type { TaskError } from "#schemas";
 import { asObject } from "../acp/client.ts";
 import { DeltaBatch } from "./delta-batch.ts";
-import { fromErrorObject, fromThrown, modelError } from "./model-error.ts";
+import { FINAL_ERROR, fromErrorObject, fromThrown, modelError } from "./model-error.ts";
 
 /** A single event larger than this is no answer of a model. */
 const MAX_EVENT_CHARS = 8 * 1024 * 1024;
@@ -45,12 +45,9 @@ export async function relayAnswer(
     batch.flush();
   }
   const outcome = answer.outcome();
-  if (outcome.error !== undefined) {
-    const { code, message } = outcome.error;
-    response.write(`data: ${JSON.stringify({ error: { message, type: "server_error", code } })}\n\n`);
-  } else {
-    response.write("data: [DONE]\n\n");
-  }
+  response.write(
+    outcome.error === undefined ? "data: [DONE]\n\n" : `data: ${JSON.stringify(FINAL_ERROR)}\n\n`,
+  );
   response.end();
   return outcome;
 }

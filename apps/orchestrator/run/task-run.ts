@@ -169,9 +169,11 @@ export class TaskRun {
     const opencode = this.#opencode;
     if (opencode === undefined || this.#quiet) return;
     const gently = this.stop.reason === "cancelled" && this.#sent && !opencode.dead;
-    if (gently) opencode.cancel();
-    opencode.endTask();
-    if (!gently || this.#workspace === undefined) return;
+    if (!gently || this.#workspace === undefined) {
+      opencode.endTask();
+      return;
+    }
+    opencode.cancel();
     const settled = this.#prompt?.then(
       () => true,
       () => false,
@@ -195,7 +197,9 @@ export class TaskRun {
     if (reason === "timeout" || reason === "silence") {
       return { kind: "finish", state: "failed", error: timeFailure(reason, config.run, this.#calls) };
     }
-    if (!(error instanceof RunStopped)) log.warn({ err: error }, "a run failed");
+    if (error instanceof AcpError || error instanceof AppError)
+      log.info({ reason: error.message }, "a run failed");
+    else if (!(error instanceof RunStopped)) log.error({ err: error }, "a run failed");
     if (reason === "events" || (!this.#sent && worthRetry(error))) {
       return { kind: "retry", error: startFailure(error) };
     }
