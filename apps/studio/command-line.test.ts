@@ -1,5 +1,6 @@
 import { execFile } from "node:child_process";
 import { mkdtemp, rm } from "node:fs/promises";
+import { once } from "node:events";
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -47,6 +48,7 @@ describe("the command line", () => {
 
   it("says which port is taken, and leaves nothing running", async () => {
     const other = createServer().listen(0, "127.0.0.1");
+    await once(other, "listening");
     const { port } = other.address() as AddressInfo;
     const free = { CDS_API_PORT: "0", CDS_AUTH_PORT: "0", CDS_LLM_PORT: "0" };
     const ended = await run("main.ts", [], { ...free, CDS_UI_PORT: String(port), CDS_DATA_DIR: directory });

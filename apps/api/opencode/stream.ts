@@ -49,6 +49,10 @@ export async function streamPrompt(
     output.destroy();
     throw error;
   }
+  // Node keeps the headers back until the first byte of the body, which may be a queue away.
+  setImmediate(() => {
+    if (!reply.raw.destroyed) reply.raw.flushHeaders();
+  });
   return reply
     .type("text/plain; charset=utf-8")
     .header("cache-control", "no-store")
