@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
-import { type ProviderRoute, priceOf, resolveProvider } from "#database/accounts/provider-resolution.ts";
+import { type ProviderRoute, resolveCall } from "#database/accounts/provider-resolution.ts";
 import type { Db } from "#database/schema.ts";
 import type { Caller } from "#platform/authenticate.ts";
 import type { Config } from "#platform/config/config.ts";
@@ -50,11 +50,14 @@ export async function chat(http: FastifyRequest, reply: FastifyReply, caller: Ca
   const { db, config } = deps;
   const asked = parseChatRequest(http.body, config.run.maxOutputTokens);
   const { user_id, task } = caller;
-  const resolving = { secrets: deps.secrets, provider: config.provider, user_id, model: asked.model };
-  const [route, price] = await Promise.all([
-    resolveProvider(db, resolving),
-    priceOf(db, asked.model, config.billing),
-  ]);
+  const { provider, billing } = config;
+  const { route, price } = await resolveCall(db, {
+    secrets: deps.secrets,
+    provider,
+    billing,
+    user_id,
+    model: asked.model,
+  });
   if (route.source === "demo" && asked.choices > 1) {
     throw new ApiError(400, "The demo model gives one choice only.", {
       param: "n",

@@ -5,7 +5,7 @@ import type { Authenticator } from "#platform/authenticate.ts";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
 import type { Secrets } from "#platform/secrets.ts";
-import { TokenBuckets } from "#platform/token-bucket.ts";
+import type { TokenBuckets } from "#platform/token-bucket.ts";
 import type { TaskTokens } from "#platform/tokens/index.ts";
 import { requireModelCaller } from "./access.ts";
 import { ApiError, toApiError } from "./api-error.ts";
@@ -15,12 +15,14 @@ import { RemoteProviders } from "./remote/client.ts";
 
 export interface LlmServerDeps {
   database: Pick<Database, "db">;
-  config: Pick<Config, "provider" | "billing" | "run" | "instanceId" | "limits" | "shutdownGraceMs">;
+  config: Pick<Config, "provider" | "billing" | "run" | "instanceId" | "shutdownGraceMs">;
   log: Log;
   /** JWT or API key to caller; task tokens are judged here. */
   authenticate: Authenticator;
   taskTokens: Pick<TaskTokens, "verify">;
   secrets: Secrets;
+  /** Requests per user; shared with the other servers of the process. */
+  perUser?: TokenBuckets | undefined;
 }
 
 /** Calls in flight may end by themselves for this long when the server stops. */
@@ -42,11 +44,9 @@ function addRoutes(scope: FastifyInstance, deps: LlmServerDeps): void {
   const { config, log, secrets } = deps;
   const remote = new RemoteProviders(config.provider, log);
   const live = new LiveCalls();
-  const { requestsPerUser: perSecond, requestsPerUserBurst: burst } = config.limits;
-  const perUser = new TokenBuckets({ perSecond, burst });
   const callerOf = async (request: FastifyRequest) => {
     const caller = await requireModelCaller(request, { ...deps, db });
-    perUser.takeOrThrow(caller.user_id);
+    deps.perUser?.takeOrThrow(caller.user_id);
     return caller;
   };
   const modelsOf = async (request: FastifyRequest) => {

@@ -5,7 +5,13 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openSecrets, readConfig, type Secrets } from "#platform";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
 import { addUser } from "#tests/support/queue.ts";
-import { costOf, priceOf, providerContext, resolveProvider, usableModels } from "./provider-resolution.ts";
+import {
+  costOf,
+  providerContext,
+  resolveCall,
+  resolveProvider,
+  usableModels,
+} from "./provider-resolution.ts";
 import { setProvider } from "./providers.ts";
 
 const URL_A = "https://a.example/v1";
@@ -39,7 +45,7 @@ describe("provider resolution", () => {
     const user = await addUser(test.database.db);
     await expect(resolve(user, "m", none)).rejects.toMatchObject({
       code: "NoProviderKey",
-      details: { hint: expect.stringContaining("provider.set or OPENAI_API_KEY") },
+      message: expect.stringContaining("provider.set or OPENAI_API_KEY"),
     });
     expect(await resolve(user, "m", server)).toEqual({
       source: "server",
@@ -97,10 +103,18 @@ describe("provider resolution", () => {
       .insertInto("models")
       .values({ name: "dear", input_cost_per_million: 5, output_cost_per_million: 7 })
       .execute();
-    expect(await priceOf(db, "dear", billing)).toEqual({ inputPerMillion: 5, outputPerMillion: 7 });
-    expect(await priceOf(db, "other", billing)).toEqual({
-      inputPerMillion: billing.inputPerMillion,
-      outputPerMillion: billing.outputPerMillion,
+    const user_id = await addUser(db);
+    const call = (model: string) => resolveCall(db, { secrets, provider: server, billing, user_id, model });
+    expect(await call("dear")).toEqual({
+      route: { source: "server", base_url: server.baseUrl, api_key: "sk-server" },
+      price: { inputPerMillion: 5, outputPerMillion: 7 },
+    });
+    const usual = { inputPerMillion: billing.inputPerMillion, outputPerMillion: billing.outputPerMillion };
+    expect(await call("demo")).toEqual({ route: { source: "demo" }, price: usual });
+    await store(user_id, "sk-mine", []);
+    expect(await call("other")).toEqual({
+      route: { source: "user", base_url: URL_A, api_key: "sk-mine" },
+      price: usual,
     });
     const price = { inputPerMillion: 5, outputPerMillion: 7 };
     expect([

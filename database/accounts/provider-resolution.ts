@@ -45,9 +45,43 @@ export function providerContext(user_id: string, base_url: string): string {
  * @throws AppError NoProviderKey, ModelNotFound.
  */
 export async function resolveProvider(db: Db, options: ResolveOptions): Promise<ProviderRoute> {
+  if (options.model === DEMO_MODEL) return { source: "demo" };
+  return decide(await findKeyedProvider(db, options.user_id), options);
+}
+
+/**
+ * Where one call goes and what it costs, in one query: this stands before every first token.
+ * @throws AppError as `resolveProvider`.
+ */
+export async function resolveCall(
+  db: Db,
+  options: ResolveOptions & { billing: Config["billing"] },
+): Promise<{ route: ProviderRoute; price: Price }> {
+  const { user_id, model, billing } = options;
+  const row = await db
+    .selectFrom("users")
+    .leftJoin("providers", "providers.user_id", "users.id")
+    .leftJoin("models", (join) => join.on("models.name", "=", model))
+    .select(["base_url", "api_key_encrypted", "providers.models"])
+    .select(["input_cost_per_million", "output_cost_per_million"])
+    .where("users.id", "=", user_id)
+    .executeTakeFirst();
+  const route: ProviderRoute = model === DEMO_MODEL ? { source: "demo" } : decide(keyed(row), options);
+  const price = {
+    inputPerMillion: row?.input_cost_per_million ?? billing.inputPerMillion,
+    outputPerMillion: row?.output_cost_per_million ?? billing.outputPerMillion,
+  };
+  return { route, price };
+}
+
+interface KeyedProvider {
+  base_url: string;
+  api_key_encrypted: Buffer;
+  models: string[];
+}
+
+function decide(own: KeyedProvider | undefined, options: ResolveOptions): ProviderRoute {
   const { secrets, provider, user_id, model } = options;
-  if (model === DEMO_MODEL) return { source: "demo" };
-  const own = await findKeyedProvider(db, user_id);
   if (own !== undefined && (own.models.length === 0 || own.models.includes(model))) {
     const api_key = secrets.open(own.api_key_encrypted, providerContext(user_id, own.base_url));
     return { source: "user", base_url: own.base_url, api_key };
@@ -67,26 +101,21 @@ export async function resolveProvider(db: Db, options: ResolveOptions): Promise<
   });
 }
 
-async function findKeyedProvider(db: Db, user_id: string) {
+async function findKeyedProvider(db: Db, user_id: string): Promise<KeyedProvider | undefined> {
   const row = await db
     .selectFrom("providers")
     .select(["base_url", "api_key_encrypted", "models"])
     .where("user_id", "=", user_id)
     .executeTakeFirst();
-  if (row === undefined || row.api_key_encrypted === null) return undefined;
-  return { ...row, api_key_encrypted: row.api_key_encrypted };
+  return keyed(row);
 }
 
-/** What a model costs: its row in `models`, else the server's default. */
-export async function priceOf(db: Db, model: string, billing: Config["billing"]): Promise<Price> {
-  const row = await db
-    .selectFrom("models")
-    .select(["input_cost_per_million", "output_cost_per_million"])
-    .where("name", "=", model)
-    .executeTakeFirst();
-  return row === undefined
-    ? { inputPerMillion: billing.inputPerMillion, outputPerMillion: billing.outputPerMillion }
-    : { inputPerMillion: row.input_cost_per_million, outputPerMillion: row.output_cost_per_million };
+/** A provider without a key is none: its base URL never gets anybody else's. */
+function keyed(
+  row: { [K in keyof KeyedProvider]: KeyedProvider[K] | null } | undefined,
+): KeyedProvider | undefined {
+  if (!row?.api_key_encrypted || row.base_url === null) return undefined;
+  return { base_url: row.base_url, api_key_encrypted: row.api_key_encrypted, models: row.models ?? [] };
 }
 
 /** Micro-credits, rounded up: exact for any amount that is a safe integer. */

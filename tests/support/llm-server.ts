@@ -31,6 +31,7 @@ import {
   readConfig,
   type Secrets,
   TaskTokens,
+  TokenBuckets,
 } from "#platform";
 import type { Role } from "#schemas";
 import { testDatabase } from "./database.ts";
@@ -84,7 +85,7 @@ export async function startLlmServer(env: Record<string, string> = {}): Promise<
   const config = readConfig({ CDS_DATA_DIR: dataDir, LOG_LEVEL: "trace", ...env });
   const logs: string[] = [];
   const log = createLogger(
-    { level: "trace", pretty: false },
+    { level: config.log.level, pretty: false },
     { write: (line: string) => void logs.push(line) },
   );
   const test = await testDatabase();
@@ -102,7 +103,9 @@ export async function startLlmServer(env: Record<string, string> = {}): Promise<
     health: new HealthRegistry(),
     bodyBytes: config.limits.bodyBytes,
   });
-  await registerLlmServer(app, { database, config, log, authenticate, taskTokens, secrets });
+  const { requestsPerUser: perSecond, requestsPerUserBurst: burst } = config.limits;
+  const perUser = new TokenBuckets({ perSecond, burst });
+  await registerLlmServer(app, { database, config, log, authenticate, taskTokens, secrets, perUser });
   await app.listen({ host: "127.0.0.1", port: 0 });
   const url = `http://127.0.0.1:${portOf(app)}/v1`;
   const client = (bearer: string) => new OpenAI({ apiKey: bearer, baseURL: url, maxRetries: 0 });
