@@ -46,7 +46,7 @@ describe("bad input", () => {
       extra: 1,
     });
     expect(wrong).toMatchObject({ status: 400, error: { code: -32602, data: { code: "InvalidParams" } } });
-    const fields = (wrong.error?.data.issues as { path: string }[]).map((issue) => issue.path);
+    const fields = ((wrong.error?.data.issues ?? []) as { path: string }[]).map((issue) => issue.path);
     expect(fields).toEqual(expect.arrayContaining(["params.project_id", "params.prompt"]));
   });
 

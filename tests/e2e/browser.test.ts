@@ -116,7 +116,9 @@ describe.skipIf(executablePath === undefined)("the page", () => {
     await page.getByText("database").waitFor();
     await page.getByRole("button", { name: "Starten" }).click();
     // The model of the provider just stored cannot be reached from here: a readable error in the stream.
-    await expect.poll(() => page.getByTestId("stream").innerText(), { timeout: 60_000 }).toContain("[ERROR]");
+    await expect
+      .poll(() => page.getByTestId("stream").textContent(), { timeout: 60_000 })
+      .toContain("[ERROR]");
     await shot("8-status");
     await page.getByRole("button", { name: "Schließen" }).click();
   }, 90_000);

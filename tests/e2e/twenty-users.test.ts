@@ -1,10 +1,9 @@
 import { randomBytes } from "node:crypto";
-import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { TaskEvent, TaskView } from "#schemas";
-import { filesNaming, opencodeProcesses, processesNaming } from "../support/leftovers.ts";
+import { filesNaming, processesNaming, sandboxedProcesses } from "../support/leftovers.ts";
 import { type ScriptedProvider, startScriptedProvider } from "../support/provider.ts";
 import { startTestStudio, type TestStudio, type TestUser } from "../support/studio.ts";
 import { dispatch, ended, eventsOf } from "../support/tasks.ts";
@@ -177,12 +176,15 @@ describe("twenty users at once", () => {
   it("[MU-6] leaves no process, directory or socket behind", async () => {
     const { dataDir } = studio;
     await studio.studio.close();
-    expect(opencodeProcesses()).toEqual([]);
+    expect(sandboxedProcesses(dataDir)).toEqual([]);
     expect(processesNaming(dataDir)).toEqual([]);
-    for (const guest of guests) expect(await filesNaming(dataDir, guest.promptCanary)).not.toContain("slots");
-    const runDirectories = existsSync(join(dataDir, "run"))
-      ? await readdir(join(dataDir, "run"), { recursive: true })
-      : [];
-    expect(runDirectories.filter((path) => /requests|\.sock$/.test(path))).toEqual([]);
+    const left = await readdir(dataDir, { recursive: true, withFileTypes: true });
+    const outsideDatabase = left.filter((entry) => !entry.parentPath.startsWith(join(dataDir, "postgres")));
+    expect(outsideDatabase.filter((entry) => entry.isSocket()).map((entry) => entry.name)).toEqual([]);
+    for (const guest of guests) {
+      const naming = await filesNaming(dataDir, guest.promptCanary);
+      expect(naming.filter((path) => !path.startsWith(join(dataDir, "postgres")))).toEqual([]);
+    }
+    expect(left.filter((entry) => entry.name.includes("slot") || entry.name === "requests")).toEqual([]);
   }, 60_000);
 });

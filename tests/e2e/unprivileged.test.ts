@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { expect, it } from "vitest";
 import { ensureUiBuilt } from "#apps/studio-ui/build.ts";
 import { enterable } from "#platform/host/enterable.ts";
-import { opencodeProcesses } from "../support/leftovers.ts";
+import { sandboxedProcesses } from "../support/leftovers.ts";
 import { startServer, stopServer } from "../support/server-process.ts";
 import { ADMIN, signIn } from "../support/studio.ts";
 import { dispatch, ended } from "../support/tasks.ts";
@@ -45,7 +45,7 @@ it.skipIf(!asRoot || !reachable)(
       expect(await stopServer(server, "SIGINT")).toBe(0);
       await rm(dataDir, { recursive: true, force: true });
     }
-    expect(opencodeProcesses()).toEqual([]);
+    expect(sandboxedProcesses(dataDir)).toEqual([]);
   },
   180_000,
 );

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { opencodeProcesses } from "../support/leftovers.ts";
+import { sandboxedProcesses } from "../support/leftovers.ts";
 import { type ScriptedProvider, startScriptedProvider } from "../support/provider.ts";
 import { type ServerProcess, startServer, stopServer } from "../support/server-process.ts";
 import { ADMIN, signIn, type TestUser } from "../support/studio.ts";
@@ -53,8 +53,8 @@ describe("kill -9 of the whole server", () => {
     for (let round = 1; round <= ROUNDS; round += 1) {
       await provider.waitForRequests(round * 2, 90_000);
       await stopServer(server, "SIGKILL");
-      for (let wait = 0; wait < 50 && opencodeProcesses().length > 0; wait += 1) await sleep(100);
-      expect(opencodeProcesses()).toEqual([]);
+      for (let wait = 0; wait < 50 && sandboxedProcesses(dataDir).length > 0; wait += 1) await sleep(100);
+      expect(sandboxedProcesses(dataDir)).toEqual([]);
       server = await startServer(dataDir, ENV);
     }
 
@@ -88,7 +88,7 @@ describe("kill -9 of the whole server", () => {
     await sleep(1500);
     await stopServer(server, "SIGTERM");
     expect(server.child.exitCode).toBe(0);
-    expect(opencodeProcesses()).toEqual([]);
+    expect(sandboxedProcesses(dataDir)).toEqual([]);
     server = await startServer(dataDir, ENV);
     const again = await signIn(server.url, ADMIN.username, ADMIN.password, "login");
     expect((await ended(again, taskId, 120_000)).state).toBe("completed");

@@ -21,12 +21,15 @@ function readProc(pid: string, file: string): string {
   }
 }
 
-/** Running opencode processes, wherever they were started from. */
-export function opencodeProcesses(): string[] {
+/**
+ * Processes of the sandboxes of the studio with this data directory: what runs in one sees a piece of it
+ * mounted. Other studios on the machine do not count.
+ */
+export function sandboxedProcesses(dataDir: string): string[] {
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name))
-    .map((pid) => readProc(pid, "cmdline").replaceAll("\0", " ").trim())
-    .filter((command) => /(^|\/)opencode\b.* acp\b/.test(command));
+    .filter((pid) => readProc(pid, "mountinfo").includes(dataDir))
+    .map((pid) => `${pid} ${readProc(pid, "cmdline").replaceAll("\0", " ").trim().slice(0, 100)}`);
 }
 
 /** Every regular file below `dir` whose bytes contain `needle`. Files that vanish meanwhile are passed over. */

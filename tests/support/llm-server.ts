@@ -80,7 +80,11 @@ export interface Account {
 }
 
 /** The LLM server on a free port, over a database of its own; nothing of it replaced. */
-export async function startLlmServer(env: Record<string, string> = {}): Promise<TestLlmServer> {
+export async function startLlmServer(
+  env: Record<string, string> = {},
+  /** What an earlier process left in the database. */
+  before: (db: Db) => Promise<void> = async () => undefined,
+): Promise<TestLlmServer> {
   const dataDir = await mkdtemp(join(tmpdir(), "cds-llm-"));
   const config = readConfig({ CDS_DATA_DIR: dataDir, LOG_LEVEL: "trace", ...env });
   const logs: string[] = [];
@@ -91,6 +95,7 @@ export async function startLlmServer(env: Record<string, string> = {}): Promise<
   const test = await testDatabase();
   const { database } = test;
   const { db } = database;
+  await before(db);
   const secrets = await openSecrets({ dataDir });
   const [accessTokens, taskTokens] = await Promise.all([
     AccessTokens.open(secrets, 600),
