@@ -12,6 +12,7 @@ import { ApiError, toApiError } from "./api-error.ts";
 import { CHAT_ENDPOINT, chat } from "./chat.ts";
 import { LiveCalls } from "./live-calls.ts";
 import { RemoteProviders } from "./remote/client.ts";
+import { startSweeper } from "./sweeper.ts";
 
 export interface LlmServerDeps {
   database: Pick<Database, "db">;
@@ -30,10 +31,12 @@ const LONGEST_GRACE_MS = 2000;
 
 /**
  * Add the OpenAI-compatible routes under /v1. Errors there have OpenAI's envelope. Closing the app ends and
- * charges every call in flight. `sweepOpenCalls` (what a killed server left open) is the start's business.
+ * charges every call in flight; starting releases those a killed process left open.
  */
 export async function registerLlmServer(app: FastifyInstance, deps: LlmServerDeps): Promise<void> {
+  const stopSweeper = await startSweeper(deps.database.db, deps.log, deps.config.instanceId);
   await app.register((scope, _options, done) => {
+    scope.addHook("onClose", async () => stopSweeper());
     addRoutes(scope, deps);
     done();
   });

@@ -1,11 +1,12 @@
 import { request as httpRequest } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
+import { sql } from "kysely";
 import type OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { claimTask, finishTask, getTask } from "#database";
+import { balanceOf, claimTask, finishTask, getTask, openCall } from "#database";
 import { collect, type LlmUser, startLlmServer, type TestLlmServer } from "#tests/support/llm-server.ts";
 import { type ScriptedProvider, startScriptedProvider } from "#tests/support/provider.ts";
-import { addTask } from "#tests/support/queue.ts";
+import { addTask, addUser } from "#tests/support/queue.ts";
 import { countRequest, countTokens } from "./tokenizer.ts";
 
 const ask = (content: string) => ({ model: "gpt-test", messages: [{ role: "user" as const, content }] });
@@ -300,6 +301,18 @@ describe("money", () => {
     expect(held).toBe(0);
     expect(used).toHaveLength(1);
     await expect(user.client.chat.completions.create(ask("x"))).rejects.toThrow();
+  });
+
+  it("[US-3] what a killed process left open is given back at the next start", async () => {
+    let user_id = "";
+    const env = { INSTANCE_ID: "fixed-name" };
+    await using next = await startLlmServer(env, async (db) => {
+      user_id = await addUser(db, 1000);
+      await openCall(db, { call_id: "llm_left", user_id, model: "m", instance_id: "fixed-name", hold: 400 });
+      await sql`UPDATE llm_calls SET created_at = now() - interval '1 hour'`.execute(db);
+      await openCall(db, { call_id: "llm_alive", user_id, model: "m", instance_id: "another", hold: 300 });
+    });
+    expect(await balanceOf(next.db, user_id)).toEqual({ balance_microcredits: 1000, held_microcredits: 300 });
   });
 
   it("a server that stops lets a short call finish", async () => {
