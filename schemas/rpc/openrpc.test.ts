@@ -5,6 +5,7 @@ import { Ajv } from "ajv";
 import { describe, expect, it } from "vitest";
 import { ERRORS } from "../errors.ts";
 import { exampleFiles, toJson } from "./example-files.ts";
+import { buildHandbook } from "./handbook.ts";
 import { type MethodName, methods } from "./index.ts";
 import { buildOpenRpc } from "./openrpc.ts";
 
@@ -83,6 +84,7 @@ describe("[GW-1] examples", () => {
 
   it("what is generated is current: run `npm run schemas`", () => {
     expect(read("openrpc.json")).toBe(toJson(document));
+    expect(read("../../docs/rpc-api.md")).toBe(buildHandbook());
     const folder = "../../examples/rpc/";
     const present = readdirSync(new URL(folder, import.meta.url)).filter((name) => name.endsWith(".json"));
     const files = exampleFiles();
