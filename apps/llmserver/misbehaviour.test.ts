@@ -83,7 +83,7 @@ describe("providers that misbehave", () => {
     expect(broken.headers?.get("x-should-retry")).toBe("false");
   });
 
-  it("tries again before the first byte and then answers as if nothing had been", async () => {
+  it("[MU-10] tries again before the first byte and then answers as if nothing had been", async () => {
     const user = await newUser();
     for (const fault of ["500x2", "503x1", "429x1:0", "resetx1"]) {
       const answer = await user.client.chat.completions.create(ask(`[[${fault}]] [[text:fine]]`));
@@ -118,7 +118,7 @@ describe("providers that misbehave", () => {
     }
   });
 
-  it("a provider that never answers is a 504 in time", async () => {
+  it("[MU-10] a provider that never answers is a 504 in time", async () => {
     const user = await newUser();
     const started = performance.now();
     const error = await fail(user, "[[hang]]", true);
@@ -258,7 +258,7 @@ describe("providers that misbehave", () => {
     await untouched(silent);
   });
 
-  it("pauses a provider that keeps failing, for that user only", async () => {
+  it("[MU-10] pauses a provider that keeps failing, for that user only", async () => {
     const user = await newUser();
     for (let index = 0; index < 5; index += 1) await fail(user, "[[500]]", true);
     const before = provider.requestsOf(user.key).length;

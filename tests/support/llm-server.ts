@@ -42,7 +42,7 @@ export interface LlmUser {
   client: OpenAI;
 }
 
-export interface UserOptions {
+interface UserOptions {
   balance?: number;
   role?: Role;
   provider?: { base_url: string; api_key: string; models?: string[] };
@@ -65,7 +65,7 @@ export interface TestLlmServer extends AsyncDisposable {
   stop(graceMs?: number): Promise<void>;
 }
 
-export interface UsedRow {
+interface UsedRow {
   input_tokens: number;
   output_tokens: number;
   cached_tokens: number;
@@ -73,7 +73,7 @@ export interface UsedRow {
   counted_by: "provider" | "tokenizer";
 }
 
-export interface Account {
+interface Account {
   balance: number;
   held: number;
   used: UsedRow[];

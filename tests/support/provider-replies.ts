@@ -8,7 +8,7 @@ export interface ProviderUsage {
   cached_tokens: number;
 }
 
-export const FAULTS = [
+const FAULTS = [
   /** Status 429 with Retry-After (`retryAfterSeconds`, default 1). */
   "429",
   "500",
@@ -33,9 +33,9 @@ export const FAULTS = [
   /** Status 200 with a web page. */
   "html",
 ] as const;
-export type Fault = (typeof FAULTS)[number];
+type Fault = (typeof FAULTS)[number];
 
-export interface ToolCall {
+interface ToolCall {
   name: string;
   arguments: Record<string, unknown>;
 }
@@ -104,7 +104,7 @@ export interface RecordedRequest {
 }
 
 /** All text of one message. */
-export function textOf(message: Message | undefined): string {
+function textOf(message: Message | undefined): string {
   const content = message?.content;
   if (typeof content === "string") return content;
   if (!Array.isArray(content)) return "";
@@ -121,7 +121,7 @@ export function lastPrompt(body: ChatBody): string {
  * Directives in the prompt, as in `[[500x2]] [[delay:20]] [[text:hello]] [[bytes:100000]] [[usage:none]]
  * [[file:a/b.txt]] [[content:…]]`, and the model name `fault-<name>`.
  */
-export function directives(body: ChatBody): Map<string, string> {
+function directives(body: ChatBody): Map<string, string> {
   const found = new Map<string, string>();
   for (const match of lastPrompt(body).matchAll(/\[\[([\w-]+)(?::([^\]]*))?\]\]/g)) {
     found.set(match[1] ?? "", match[2] ?? "");

@@ -12,10 +12,8 @@ import {
   type Reply,
 } from "./provider-replies.ts";
 
-export type { ChatBody, Fault, ProviderUsage, RecordedRequest, Reply, ToolCall } from "./provider-replies.ts";
-
 /** Chosen before every other behaviour; the newest matching rule wins. */
-export interface Rule {
+interface Rule {
   key?: string;
   model?: string;
   /** Part of the last user message. */

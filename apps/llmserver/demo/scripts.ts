@@ -2,7 +2,7 @@ import type { Texts } from "./texts.ts";
 import type { DemoCall, Toolbox } from "./tools.ts";
 
 /** One turn: a sentence and the tool to call. What the tool answered comes back. */
-export interface Turn {
+interface Turn {
   say: string;
   call: DemoCall;
 }
