@@ -113,11 +113,11 @@ describe("a run", () => {
   });
 
   it("can be cancelled while the model is silent, and the process serves the next prompt", async () => {
-    const first = await harness.dispatch("[[hang]] never");
+    const first = await harness.dispatch("[[hang]] silent-model");
     await harness.until(first.id, (task) => task.state === "running");
     for (
       let tries = 0;
-      !harness.provider.requests.some((request) => request.raw.includes("never"));
+      !harness.provider.requests.some((request) => request.prompt.includes("silent-model"));
       tries += 1
     ) {
       if (tries > 1000) throw new Error("the model was not asked");

@@ -13,7 +13,7 @@ import type { Admission } from "./admission/admission.ts";
 import type { RunDeps } from "./run/run-deps.ts";
 import { TaskRun } from "./run/task-run.ts";
 
-const TICK_MS = 1000;
+const TICK_MS = 900;
 const HEARTBEAT_MS = 4000;
 /** After the grace period runs are told to stop; their ends are put on record within this. */
 const STOP_MS = 8000;
@@ -32,6 +32,7 @@ export class Worker {
   #loop: Promise<void> = Promise.resolve();
   #blocked: AdmissionReason | null = null;
   #heartbeatAt = Number.NEGATIVE_INFINITY;
+  #reapedAt = Number.NEGATIVE_INFINITY;
 
   private constructor(deps: WorkerDeps) {
     this.#deps = deps;
@@ -103,11 +104,19 @@ export class Worker {
   }
 
   async #round(): Promise<void> {
-    const { database, config, log } = this.#deps;
-    const { maxConcurrent: capacity, perUser, secondsBetweenRequests, leaseMs } = config.queue;
+    await this.#claimAll();
+    const now = performance.now();
+    if (now - this.#reapedAt < TICK_MS) return;
+    this.#reapedAt = now;
+    const { database, log } = this.#deps;
     const reaped = await reapExpired(database.db);
     if (reaped.requeued + reaped.failed + reaped.cancelled > 0)
       log.warn(reaped, "took over tasks of a lost worker");
+  }
+
+  async #claimAll(): Promise<void> {
+    const { database, config } = this.#deps;
+    const { maxConcurrent: capacity, perUser, secondsBetweenRequests, leaseMs } = config.queue;
     for (;;) {
       await this.#look(capacity);
       if (this.#blocked !== null || this.#active.size >= capacity || this.#closing.signal.aborted) return;

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Agent, agents } from "#agents";
+import { agents } from "#agents";
 import type { Log } from "#platform/log.ts";
 import type { SandboxExit, Sandboxes, SandboxProcess, Slot } from "#sandbox";
 import { AppError } from "#schemas";
@@ -38,13 +38,10 @@ export interface OpencodeStart {
 }
 
 export interface Prompt {
-  readonly agent: Agent;
   readonly text: string;
   /** Longest wait for the whole answer, ms. */
   readonly timeoutMs: number;
   onUpdate(update: Record<string, unknown>): void;
-  /** The session is open and the prompt is about to be sent: failures from here on are the run's own. */
-  onSent(): void;
 }
 
 /** One `opencode acp` in its sandbox: takes one prompt at a time, each in a session of its own. */
@@ -111,25 +108,39 @@ export class OpencodeProcess {
   }
 
   /**
-   * Send one prompt and wait for its end, whatever it takes: whoever is tired of waiting calls `cancel`.
-   * @returns opencode's own word for how it ended.
-   * @throws AcpError when opencode reports a failure (the bridge's run tells its cause), AppError RunFailed when
-   * it dies, Timeout, or, before the prompt was sent, what `signal` was aborted with.
+   * Open the session for one prompt; its working directory need not be there yet.
+   * @throws AppError RunFailed, Timeout, what `signal` was aborted with.
    */
-  async prompt(prompt: Prompt, signal: AbortSignal): Promise<string> {
-    this.prompts += 1;
+  async openSession(agent: string, signal: AbortSignal): Promise<void> {
+    await this.closeSession();
     const place = { cwd: INSIDE.work, mcpServers: [] };
     const opened = asObject(await this.#acp.request("session/new", place, SESSION_TIMEOUT_MS, signal));
     if (typeof opened?.sessionId !== "string") throw new AppError("RunFailed", "opencode opened no session.");
     const { sessionId } = opened;
     this.#sessionId = sessionId;
-    const mode = { sessionId, modeId: prompt.agent.name };
-    await this.#acp.request("session/set_mode", mode, MODE_TIMEOUT_MS, signal);
+    await this.#acp.request("session/set_mode", { sessionId, modeId: agent }, MODE_TIMEOUT_MS, signal);
+  }
+
+  /**
+   * Send the prompt to the open session and wait for its end, whatever it takes: who is tired of waiting calls
+   * `cancel`. @returns opencode's own word for how it ended.
+   * @throws AcpError when opencode reports a failure (the bridge's run tells its cause), AppError RunFailed when
+   * it dies, Timeout.
+   */
+  async prompt(prompt: Prompt): Promise<string> {
+    this.prompts += 1;
     this.#onUpdate = prompt.onUpdate;
-    prompt.onSent();
-    const text = { sessionId, prompt: [{ type: "text", text: prompt.text }] };
-    const ended = asObject(await this.#acp.request("session/prompt", text, prompt.timeoutMs));
+    const params = { sessionId: this.#sessionId, prompt: [{ type: "text", text: prompt.text }] };
+    const ended = asObject(await this.#acp.request("session/prompt", params, prompt.timeoutMs));
     return String(ended?.stopReason);
+  }
+
+  /** Let opencode forget the session. Never throws. */
+  async closeSession(): Promise<void> {
+    const sessionId = this.#sessionId;
+    this.#sessionId = undefined;
+    if (sessionId === undefined || this.dead) return;
+    await this.#acp.request("session/close", { sessionId }, CLOSE_TIMEOUT_MS).catch(() => undefined);
   }
 
   /** Let the sandbox call models for this task until `endTask`. */
@@ -153,13 +164,8 @@ export class OpencodeProcess {
     else this.#acp.resume();
   }
 
-  /** End the session and every process the run has left behind. Answers how many those were. */
-  async tidy(): Promise<number> {
-    const sessionId = this.#sessionId;
-    this.#sessionId = undefined;
-    if (sessionId !== undefined && !this.dead) {
-      await this.#acp.request("session/close", { sessionId }, CLOSE_TIMEOUT_MS).catch(() => undefined);
-    }
+  /** End every process the run has left behind. Answers how many those were. */
+  async sweep(): Promise<number> {
     return this.dead ? 0 : this.#sandbox.sweep();
   }
 

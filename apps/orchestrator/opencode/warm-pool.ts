@@ -142,6 +142,7 @@ export class WarmPool {
     if (opencode === undefined || opencode.dead || opencode.prompts >= MAX_PROMPTS) return false;
     if (this.#closed || warmProcesses === 0) return false;
     try {
+      await opencode.closeSession();
       if ((await opencode.memoryBytes()) > memoryBytes * MAX_MEMORY_SHARE) return false;
       await opencode.freeze();
     } catch (error) {

@@ -87,12 +87,12 @@ export class TaskRun {
     const { user_id, project_id } = this.#task;
     const key = `${user_id}/${project_id}`;
     this.#lease = await this.#deps.pool.acquire(key, this.stop.signal, (ahead) => this.#waiting(ahead));
-    const { opencode, workspace } = await this.#prepare(this.#lease);
+    const { opencode, workspace } = await this.#prepare(this.#lease, agent);
     const translator = new UpdateTranslator([
       [opencode.serverPassword, "[hidden]"],
       [BRIDGE_URL, "[model server]"],
     ]);
-    const stopReason = await this.#converse(agent, opencode, workspace, translator);
+    const stopReason = await this.#converse(opencode, workspace, translator);
     await this.#settle(opencode, workspace);
     const failure = finishFailure(stopReason, this.#callsOf(), this.#deps.config.run.maxOutputTokens);
     if (failure !== undefined) return { kind: "finish", state: "failed", error: failure };
@@ -107,21 +107,27 @@ export class TaskRun {
     );
   }
 
-  /** The process and the files at the same time; both have settled when this throws. */
-  async #prepare(lease: Lease): Promise<{ opencode: OpencodeProcess; workspace: Workspace }> {
+  /** The process with a session, and the files, at the same time; both have settled when this throws. */
+  async #prepare(lease: Lease, agent: Agent): Promise<{ opencode: OpencodeProcess; workspace: Workspace }> {
     const { requests, area, owner } = lease.workplace;
+    const opening = this.#open(lease, agent);
     const preparing = Workspace.prepare(this.#deps.database.db, { requests, area, owner }, this.#task);
-    const [started, prepared] = await Promise.allSettled([lease.ready, preparing]);
+    const [opened, prepared] = await Promise.allSettled([opening, preparing]);
     if (prepared.status === "fulfilled") this.#workspace = prepared.value;
-    if (started.status === "rejected") throw started.reason;
+    if (opened.status === "rejected") throw opened.reason;
     if (prepared.status === "rejected") throw prepared.reason;
-    this.#opencode = started.value;
-    return { opencode: started.value, workspace: prepared.value };
+    return { opencode: opened.value, workspace: prepared.value };
+  }
+
+  async #open(lease: Lease, agent: Agent): Promise<OpencodeProcess> {
+    const opencode = await lease.ready;
+    this.#opencode = opencode;
+    await opencode.openSession(agent.name, this.stop.signal);
+    return opencode;
   }
 
   /** Hand over the prompt and follow the answer. @returns opencode's word for how it ended. */
   async #converse(
-    agent: Agent,
     opencode: OpencodeProcess,
     workspace: Workspace,
     translator: UpdateTranslator,
@@ -146,11 +152,8 @@ export class TaskRun {
       const event = translator.translate(update);
       if (event !== undefined) this.#writer.push(event);
     };
-    const onSent = () => {
-      this.#sent = true;
-    };
-    const text = { agent, text: prompt, timeoutMs: timeoutMs + CANCEL_MS, onUpdate, onSent };
-    this.#prompt = opencode.prompt(text, this.stop.signal);
+    this.#sent = true;
+    this.#prompt = opencode.prompt({ text: prompt, timeoutMs: timeoutMs + CANCEL_MS, onUpdate });
     this.#prompt.catch(() => undefined);
     return await Promise.race([this.#prompt, this.stop.stopped]);
   }
@@ -158,7 +161,7 @@ export class TaskRun {
   /** After the prompt has ended: no call, no process and no file of the run stays with the agent. */
   async #settle(opencode: OpencodeProcess, workspace: Workspace): Promise<void> {
     opencode.endTask();
-    const left = await opencode.tidy();
+    const left = await opencode.sweep();
     if (left > 0) this.#deps.log.info({ processes: left }, "ended processes that a run had left behind");
     await workspace.leave();
     this.#quiet = true;
