@@ -13,7 +13,16 @@ export default defineConfig({
     coverage: {
       provider: "v8",
       include: ["apps/**", "agents/**", "database/**", "platform/**", "sandbox/**", "schemas/**"],
-      exclude: ["**/*.test.ts", "**/*.test.tsx", "**/dist/**", "apps/studio-ui/src/**", "apps/api/sample-project/**", "**/*.json", "**/*.css", "**/*.d.ts"],
+      exclude: [
+        "**/*.test.ts",
+        "**/*.test.tsx",
+        "**/dist/**",
+        "apps/studio-ui/src/**",
+        "apps/api/sample-project/**",
+        "**/*.json",
+        "**/*.css",
+        "**/*.d.ts",
+      ],
       reporter: ["text-summary", "json-summary"],
     },
   },

@@ -11,7 +11,6 @@ export const CLAIMED = {
   "MU-6": "releasing a slot ends the whole process tree and removes its directory",
   "MU-8": "output streamed in chunks in bounded memory",
   "MU-10": "retries with back-off, a circuit breaker per provider, time-outs",
-  "MU-10": "retries with back-off, a circuit breaker per provider, time-outs",
   "MU-11": "graceful shutdown",
   "OC-1": "browser to back end to OpenCode and back, streamed",
   "OC-2": "GET /opencode/stream",

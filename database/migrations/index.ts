@@ -1,15 +1,15 @@
 import { type Migration, type MigrationProvider, Migrator } from "kysely/migration";
 import { AppError } from "#schemas";
 import type { Db } from "../schema.ts";
-import * as core from "./0001-core.ts";
-import * as blobCollection from "./0002-blob-collection.ts";
-import * as queueFunctions from "./0003-queue-functions.ts";
+import { up as core } from "./0001-core.ts";
+import { up as blobCollection } from "./0002-blob-collection.ts";
+import { up as queueFunctions } from "./0003-queue-functions.ts";
 
 /** Every migration in the order it is applied: adding one = one file + one line. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
-  "0001-core": core,
-  "0002-blob-collection": blobCollection,
-  "0003-queue-functions": queueFunctions,
+  "0001-core": { up: core },
+  "0002-blob-collection": { up: blobCollection },
+  "0003-queue-functions": { up: queueFunctions },
 };
 
 const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };

@@ -1,7 +1,6 @@
 /** The project store's face: every change is a revision, every path a key in a table. */
 export { collectBlobs, hashContent, putBlobs, readBlobs, readContents } from "./blobs.ts";
 export {
-  changeFiles,
   getChange,
   getOwnChange,
   insertChange,

@@ -22,7 +22,7 @@ import {
 import type { Role, Session } from "#schemas";
 import { type TestDatabase, testDatabase } from "./database.ts";
 
-export interface Answer {
+interface Answer {
   status: number;
   headers: Headers;
   // The tests look into answers of every shape.

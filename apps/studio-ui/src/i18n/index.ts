@@ -5,7 +5,7 @@ import { en } from "./en.ts";
 
 const STORAGE_KEY = "cds.language";
 
-export type Language = "de" | "en";
+type Language = "de" | "en";
 
 function firstLanguage(): Language {
   const stored = localStorage.getItem(STORAGE_KEY);

@@ -12,7 +12,7 @@ export interface TaskLog {
   done: boolean;
 }
 
-export interface TextBlock {
+interface TextBlock {
   kind: "text" | "thought";
   key: number;
   text: string;
