@@ -10,7 +10,7 @@ import { Charge } from "./charge.ts";
 import { type ChatRequest, parseChatRequest, upstreamBody } from "./chat-request.ts";
 import { demoSource } from "./demo/source.ts";
 import type { LiveCalls } from "./live-calls.ts";
-import { broken, pump, reportedError } from "./pump.ts";
+import { BrokenAnswer, broken, pump, reportedError } from "./pump.ts";
 import type { RemoteProviders } from "./remote/client.ts";
 import { ReplyStream } from "./reply-stream.ts";
 import type { Answer, Source } from "./source.ts";
@@ -141,9 +141,9 @@ function parseWhole(text: string, answer: Answer): Record<string, unknown> {
 }
 
 /** Charge for what came, or give the hold back when nothing did; tell the breaker how it went. */
-async function close({ tally, charge, answer, request, abort }: Call, failure: ApiError | undefined) {
+async function close({ tally, charge, answer, request }: Call, failure: ApiError | undefined) {
   if (failure === undefined) answer.report(true);
-  else if (!abort.signal.aborted) answer.report(false);
+  else if (failure instanceof BrokenAnswer) answer.report(false);
   if (!tally.started) return charge.release();
   await charge.settle(await tally.usage(() => countRequest(request.body)), CHAT_ENDPOINT);
 }

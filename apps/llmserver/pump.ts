@@ -75,8 +75,15 @@ function parseEvent(data: string): Record<string, unknown> {
   throw broken("The provider sent a chunk that is not valid JSON.", "provider_invalid_answer");
 }
 
-export function broken(message: string, code: string, cause?: unknown): ApiError {
-  return new ApiError(502, message, { code, shouldRetry: false, ...(cause === undefined ? {} : { cause }) });
+/** The provider did not answer as one must: it says something about its health. */
+export class BrokenAnswer extends ApiError {}
+
+export function broken(message: string, code: string, cause?: unknown): BrokenAnswer {
+  return new BrokenAnswer(502, message, {
+    code,
+    shouldRetry: false,
+    ...(cause === undefined ? {} : { cause }),
+  });
 }
 
 /** The error a provider put where an answer should be, in our envelope and without the key. */

@@ -191,6 +191,8 @@ export class RemoteProviders {
       report: (healthy) => (healthy ? breakers.succeeded(key) : breakers.failed(key)),
       [Symbol.dispose]() {
         deadline[Symbol.dispose]();
+        // Cut short by its reader, a call that was let through to try has told nothing.
+        breakers.undecided(key);
         if (!finished) body.destroy();
       },
     };
