@@ -47,7 +47,9 @@ if [ ! -f "$stamp" ] || [ "$(cat "$stamp")" != "$want" ]; then
   say "installing packages ..."
   NPM_CLI=$(command -v npm)
   NPM_CLI=$(node -p 'require("fs").realpathSync(process.argv[1])' "$NPM_CLI")
-  node "$NPM_CLI" ci --no-audit --no-fund --loglevel=error --ignore-scripts >&2
+  # Not `npm ci`: it refuses a lock file in which a platform's optional package is missing, as a registry that
+  # mirrors only a part makes it. The versions are those of the lock file either way; nothing is saved.
+  node "$NPM_CLI" install --no-save --no-audit --no-fund --loglevel=error --ignore-scripts >&2
   printf '%s' "$want" > "$stamp"
 fi
 
