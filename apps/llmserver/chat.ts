@@ -3,6 +3,7 @@ import { type ProviderRoute, resolveCall } from "#database/accounts/provider-res
 import type { Db } from "#database/schema.ts";
 import type { Caller } from "#platform/authenticate.ts";
 import type { Config } from "#platform/config/config.ts";
+import { parseForeignJson } from "#platform/json.ts";
 import type { Log } from "#platform/log.ts";
 import type { Secrets } from "#platform/secrets.ts";
 import { ApiError, ClientGone, toApiError } from "./api-error.ts";
@@ -131,7 +132,7 @@ async function whole(call: Call, reply: FastifyReply): Promise<FastifyReply> {
 function parseWhole(text: string, answer: Answer): Record<string, unknown> {
   let event: unknown;
   try {
-    event = JSON.parse(text);
+    event = parseForeignJson(text);
   } catch {
     throw broken("The provider's answer is not valid JSON.", "provider_invalid_answer");
   }

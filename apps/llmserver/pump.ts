@@ -1,3 +1,4 @@
+import { parseForeignJson } from "#platform/json.ts";
 import { ApiError } from "./api-error.ts";
 import { errorFields } from "./remote/failures.ts";
 import type { ReplyStream } from "./reply-stream.ts";
@@ -67,7 +68,7 @@ function passOn(data: string, { tally, answer, wantsUsage }: PumpOptions): strin
 
 function parseEvent(data: string): Record<string, unknown> {
   try {
-    const event: unknown = JSON.parse(data);
+    const event: unknown = parseForeignJson(data);
     if (isObject(event)) return event;
   } catch {
     // Told below: half a chunk is what a broken provider leaves.
