@@ -91,4 +91,25 @@ describe("ACP client", () => {
     await expect(open).rejects.toMatchObject({ code: "RunFailed" });
     await expect(client.request("c", {}, 1000)).rejects.toMatchObject({ code: "RunFailed" });
   });
+
+  it("takes what cannot be worked with for garbage: an exception in a stream's handler would end the server", async () => {
+    const stdin = new PassThrough();
+    const stdout = new PassThrough();
+    const garbage: string[] = [];
+    const client = new AcpClient(
+      { stdin, stdout },
+      {
+        onUpdate: (_sessionId, update) => void String(update.status),
+        onGarbage: (what) => garbage.push(what),
+      },
+    );
+    const update = (status: string) =>
+      `{"method":"session/update","params":{"sessionId":"s","update":{"status":${status}}}}\n`;
+    const answer = client.request("a", {}, 1000);
+    stdout.write(update('{"toString":1,"valueOf":1}'));
+    stdout.write(update(`${"[".repeat(20_000)}${"]".repeat(20_000)}`));
+    stdout.write('{"id":1,"result":"still here"}\n');
+    expect(await answer).toBe("still here");
+    expect(garbage).toHaveLength(2);
+  });
 });

@@ -1,4 +1,5 @@
 import type { Readable, Writable } from "node:stream";
+import { parseForeignJson } from "#platform/json.ts";
 import { AppError } from "#schemas";
 import { LineReader } from "./line-reader.ts";
 
@@ -128,7 +129,16 @@ export class AcpClient {
     this.#stdin.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
   }
 
+  /** Called by the stream itself, where an exception would end the server: what a line holds must not cause one. */
   #receive(line: string): void {
+    try {
+      this.#take(line);
+    } catch (error) {
+      this.#handlers.onGarbage?.(`a line that cannot be worked with: ${error}`);
+    }
+  }
+
+  #take(line: string): void {
     const message = parseObject(line);
     if (message === undefined) {
       if (line.trim() !== "") this.#handlers.onGarbage?.(line.slice(0, 200));
@@ -179,7 +189,7 @@ function refusal(params: Record<string, unknown>): Record<string, unknown> {
 
 function parseObject(line: string): Record<string, unknown> | undefined {
   try {
-    return asObject(JSON.parse(line));
+    return asObject(parseForeignJson(line));
   } catch {
     return undefined;
   }

@@ -1,5 +1,6 @@
 import { mkdtemp, rm, stat } from "node:fs/promises";
 import { createServer, request as httpRequest, type IncomingMessage } from "node:http";
+import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { text } from "node:stream/consumers";
@@ -222,6 +223,31 @@ describe("model bridge", () => {
     expect(status).toBe(400);
     expect(body).not.toContain("trapped");
     trap.close();
+  });
+
+  it("outlives an event nested so deep that writing it again would overflow the stack", async () => {
+    const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
+    const piece = (more: string) => `data: {"choices":[{"delta":{"content":"a"}}]${more}}\n\n`;
+    const hostile = createServer((_request, response) => {
+      response.writeHead(200, { "content-type": "text/event-stream" });
+      response.write(piece(""));
+      // Later than the first, so that it is written by a timer.
+      setTimeout(() => response.end(piece(`,"x":${deep}`)), 20);
+    });
+    await new Promise<void>((resolve) => hostile.listen(0, "127.0.0.1", resolve));
+    try {
+      const llmUrl = `http://127.0.0.1:${(hostile.address() as AddressInfo).port}/v1`;
+      const { bridge, socketPath, begin } = await open({ llmUrl });
+      await using _ = bridge;
+      const run = begin();
+      const answer = await ask(socketPath, CHAT, chat("x"));
+      expect(said(events(answer.body)[0] ?? "")).toBe("a");
+      expect(run.error?.code).toBe("ProviderError");
+      expect((await ask(socketPath, CHAT, `{"x":${deep}}`)).status).toBe(400);
+    } finally {
+      hostile.closeAllConnections();
+      hostile.close();
+    }
   });
 });
 

@@ -1,6 +1,7 @@
 import { chmod, chown, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type Dispatcher, request } from "undici";
+import { parseForeignJson } from "#platform/json.ts";
 import type { Log } from "#platform/log.ts";
 import { AppError, type TaskError } from "#schemas";
 import { asObject } from "../acp/client.ts";
@@ -228,7 +229,7 @@ async function readBody(body: AsyncIterable<Buffer | string>, maxBytes: number):
 
 function parseObject(text: string): Record<string, unknown> | undefined {
   try {
-    return asObject(JSON.parse(text));
+    return asObject(parseForeignJson(text));
   } catch {
     return undefined;
   }

@@ -1,5 +1,8 @@
 import { asObject } from "../acp/client.ts";
 
+/** So much is written at once, however soon: what comes faster is held back by its reader, not kept here. */
+const MAX_CHARS = 256 * 1024;
+
 /** The kinds of text a delta may consist of and be joined by. */
 const TEXTS = ["content", "reasoning_content", "reasoning"] as const;
 
@@ -11,6 +14,7 @@ export class DeltaBatch {
   readonly #write: (text: string) => void;
   readonly #flushMs: number;
   #events: Record<string, unknown>[] = [];
+  #chars = 0;
   #timer: NodeJS.Timeout | undefined;
   #lastWrite = Number.NEGATIVE_INFINITY;
 
@@ -19,11 +23,13 @@ export class DeltaBatch {
     this.#flushMs = flushMs;
   }
 
-  add(event: Record<string, unknown>): void {
+  /** `chars`: its length as JSON. */
+  add(event: Record<string, unknown>, chars: number): void {
+    this.#chars += chars;
     const last = this.#events.at(-1);
     if (last === undefined || !join(last, event)) this.#events.push(event);
     const wait = this.#lastWrite + this.#flushMs - performance.now();
-    if (wait <= 0) this.flush();
+    if (wait <= 0 || this.#chars > MAX_CHARS) this.flush();
     else this.#timer ??= setTimeout(() => this.flush(), wait);
   }
 
@@ -33,6 +39,7 @@ export class DeltaBatch {
     this.#timer = undefined;
     if (this.#events.length === 0) return;
     this.#lastWrite = performance.now();
+    this.#chars = 0;
     this.#write(this.#events.map((event) => `data: ${JSON.stringify(event)}\n\n`).join(""));
     this.#events = [];
   }

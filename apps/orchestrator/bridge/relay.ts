@@ -1,6 +1,7 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { createParser } from "eventsource-parser";
+import { parseForeignJson } from "#platform/json.ts";
 import type { TaskError } from "#schemas";
 import { asObject } from "../acp/client.ts";
 import { DeltaBatch } from "./delta-batch.ts";
@@ -92,7 +93,7 @@ class Answer {
 
   take(data: string): void {
     if (data === "[DONE]" || this.failed) return;
-    const event = asObject(JSON.parse(data));
+    const event = asObject(parseForeignJson(data));
     if (event === undefined) throw new SyntaxError("not an object");
     if (event.error !== undefined && event.error !== null) {
       this.fail(fromErrorObject(event.error));
@@ -100,7 +101,7 @@ class Answer {
     }
     const choice = Array.isArray(event.choices) ? asObject(event.choices[0]) : undefined;
     if (typeof choice?.finish_reason === "string") this.#finish = choice.finish_reason;
-    this.#batch.add(event);
+    this.#batch.add(event, data.length);
   }
 
   /** Keeps the first failure, and none once the model has finished. */

@@ -5,10 +5,12 @@ import type { OpencodeProcess } from "./process.ts";
 import { StartGate } from "./start-gate.ts";
 import type { Workplace } from "./workplace.ts";
 
-/** A process grows by about 4 MB with every prompt (measured): after these it starts anew. */
+/** A process grows by 4-8 MB with every prompt (measured): after these it starts anew. */
 const MAX_PROMPTS = 25;
-/** One that has taken this share of its memory limit is not kept. */
-const MAX_MEMORY_SHARE = 0.85;
+/** One that has taken this share of its memory limit is not kept: the tools of the next run need the rest. */
+const MAX_MEMORY_SHARE = 0.75;
+/** Time to collect its garbage and for a quick next prompt to find it awake. */
+const FREEZE_AFTER_MS = 1500;
 const TICK_MS = 1000;
 /** What ending an idle process frees at least; measured 290-350 MB. */
 const IDLE_BYTES = 280 * 1024 * 1024;
@@ -24,6 +26,14 @@ export interface PoolOptions {
   /** Bytes over the memory threshold if one more process started while `starting` others do. */
   overBytes(starting: number): number;
   readonly log: Log;
+}
+
+/** A workplace that waits for its user's next task. */
+interface Resting {
+  readonly workplace: Workplace;
+  readonly timer: NodeJS.Timeout;
+  /** Set once it is being frozen. */
+  frozen?: Promise<void>;
 }
 
 /** A workplace in use; give it back with `release`. */
@@ -44,7 +54,7 @@ export class WarmPool {
   readonly #options: PoolOptions;
   readonly #gate: StartGate;
   /** Oldest use first. */
-  #idle: Workplace[] = [];
+  #idle: Resting[] = [];
   readonly #all = new Set<Workplace>();
   /** By key: what is about to become idle. */
   readonly #returning = new Map<string, PromiseWithResolvers<void>>();
@@ -76,11 +86,11 @@ export class WarmPool {
     await this.#returning.get(key)?.promise;
     signal.throwIfAborted();
     for (let warm = this.#takeIdle(key); warm !== undefined; warm = this.#takeIdle(key)) {
-      const { opencode } = warm;
-      if (opencode !== undefined && !opencode.dead && (await thawed(opencode))) {
-        return this.#lease(warm, Promise.resolve(opencode), false);
+      const { opencode } = warm.workplace;
+      if (opencode !== undefined && (await awake(warm, opencode))) {
+        return this.#lease(warm.workplace, Promise.resolve(opencode), false);
       }
-      void this.#end(warm);
+      void this.#end(warm.workplace);
     }
     const leave = await this.#gate.enter(signal, onWait);
     try {
@@ -104,7 +114,7 @@ export class WarmPool {
   async close(): Promise<void> {
     this.#closed = true;
     clearInterval(this.#timer);
-    this.#idle = [];
+    for (const { timer } of this.#idle.splice(0)) clearTimeout(timer);
     for (const workplace of [...this.#all]) void this.#end(workplace);
     while (this.#ending.size > 0) await Promise.all([...this.#ending]);
   }
@@ -135,7 +145,7 @@ export class WarmPool {
     };
   }
 
-  /** Freeze it for the next task; false when it is not worth keeping or cannot be. */
+  /** Keep it for the next task; false when it is not worth it or cannot be. */
   async #keep(workplace: Workplace): Promise<boolean> {
     const { opencode } = workplace;
     const { warmProcesses, memoryBytes, log } = this.#options;
@@ -144,21 +154,32 @@ export class WarmPool {
     try {
       await opencode.closeSession();
       if ((await opencode.memoryBytes()) > memoryBytes * MAX_MEMORY_SHARE) return false;
-      await opencode.freeze();
     } catch (error) {
       log.warn({ err: error }, "a process could not be kept");
       return false;
     }
-    if (this.#closed) return false;
+    if (this.#closed || opencode.dead) return false;
     workplace.lastUsed = performance.now();
-    this.#idle.push(workplace);
+    const timer = setTimeout(() => this.#freeze(resting, opencode), FREEZE_AFTER_MS);
+    const resting: Resting = { workplace, timer };
+    this.#idle.push(resting);
     while (this.#idle.length > warmProcesses) void this.#evictOldest();
     return true;
   }
 
-  #takeIdle(key: string): Workplace | undefined {
-    const at = this.#idle.findLastIndex((workplace) => workplace.key === key);
-    return at === -1 ? undefined : this.#idle.splice(at, 1)[0];
+  #freeze(resting: Resting, opencode: OpencodeProcess): void {
+    resting.frozen = opencode.freeze();
+    resting.frozen.catch((error: unknown) => {
+      this.#options.log.warn({ err: error }, "a process could not be frozen");
+      if (this.#idle.includes(resting)) void this.#drop(resting);
+    });
+  }
+
+  #takeIdle(key: string): Resting | undefined {
+    const at = this.#idle.findLastIndex(({ workplace }) => workplace.key === key);
+    const taken = at === -1 ? undefined : this.#idle.splice(at, 1)[0];
+    clearTimeout(taken?.timer);
+    return taken;
   }
 
   /** End idle processes, longest unused first, until one more fits into memory. */
@@ -170,9 +191,9 @@ export class WarmPool {
   #tick(): void {
     const now = performance.now();
     const { warmIdleMs, overBytes } = this.#options;
-    for (const workplace of [...this.#idle]) {
-      if (workplace.opencode?.dead !== false || now - workplace.lastUsed > warmIdleMs)
-        void this.#drop(workplace);
+    for (const resting of [...this.#idle]) {
+      const { opencode, lastUsed } = resting.workplace;
+      if (opencode?.dead !== false || now - lastUsed > warmIdleMs) void this.#drop(resting);
     }
     // One per tick: its memory shows only after it has gone.
     if (this.#idle.length > 0 && overBytes(this.#gate.busy) > 0) void this.#evictOldest();
@@ -183,9 +204,10 @@ export class WarmPool {
     return oldest === undefined ? undefined : this.#drop(oldest);
   }
 
-  #drop(workplace: Workplace): Promise<void> {
-    this.#idle = this.#idle.filter((other) => other !== workplace);
-    return this.#end(workplace);
+  #drop(resting: Resting): Promise<void> {
+    clearTimeout(resting.timer);
+    this.#idle = this.#idle.filter((other) => other !== resting);
+    return this.#end(resting.workplace);
   }
 
   #end(workplace: Workplace): Promise<void> {
@@ -201,8 +223,12 @@ export class WarmPool {
   }
 }
 
-async function thawed(opencode: OpencodeProcess): Promise<boolean> {
+/** Whether it is ready to work again. */
+async function awake({ frozen }: Resting, opencode: OpencodeProcess): Promise<boolean> {
+  if (opencode.dead) return false;
+  if (frozen === undefined) return true;
   try {
+    await frozen;
     await opencode.thaw();
     return !opencode.dead;
   } catch {

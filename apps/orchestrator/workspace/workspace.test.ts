@@ -185,6 +185,6 @@ describe("a request's workspace", () => {
     expect((await stat("/etc")).isDirectory()).toBe(true);
     const other = await entered({ "a.txt": "a\n" });
     await rm(join(other.place.area, "request"), { recursive: true });
-    await expect(collected(other.workspace)).rejects.toThrow();
+    await expect(collected(other.workspace)).rejects.toMatchObject({ code: "RunFailed" });
   });
 });

@@ -4,6 +4,7 @@ import type { Db } from "#database";
 import { getProject, readContents, readTree } from "#database/projects/index.ts";
 import type { TreeFile } from "#database/projects/types.ts";
 import { Jail, type WalkEntry } from "#sandbox";
+import { AppError } from "#schemas";
 import { IgnoreRules, isAgentConfiguration, isRulesFile } from "./ignored.ts";
 
 const PARALLEL_WRITES = 16;
@@ -91,10 +92,17 @@ export class Workspace {
     this.#entered = true;
   }
 
-  /** Take it back, out of the sandbox's reach; what the agent made of it is not trusted. */
+  /**
+   * Take it back, out of the sandbox's reach; what the agent made of it is not trusted.
+   * @throws AppError RunFailed when the agent removed or moved it.
+   */
   async leave(): Promise<void> {
     if (!this.#entered) return;
-    await rename(join(this.#place.area, ACTIVE), join(this.#place.requests, this.#id));
+    try {
+      await rename(join(this.#place.area, ACTIVE), join(this.#place.requests, this.#id));
+    } catch (error) {
+      throw new AppError("RunFailed", "The agent removed its working directory.", {}, error);
+    }
     this.#entered = false;
   }
 
