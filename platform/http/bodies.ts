@@ -1,6 +1,7 @@
 import type { FastifyInstance } from "fastify";
 import type { z } from "zod";
 import { AppError, type FieldIssue } from "#schemas";
+import { parseForeignJson } from "../json.ts";
 
 /**
  * JSON bodies, strictly: bytes that are not UTF-8 are refused instead of being replaced, and so are keys
@@ -29,7 +30,7 @@ export function parseJson(body: Uint8Array): unknown {
   try {
     // A reviver makes parsing several times slower: only where such a key can be, plain or escaped.
     const suspicious = text.includes("__proto__") || text.includes("\\u00");
-    return JSON.parse(text, suspicious ? refusePrototypes : undefined);
+    return parseForeignJson(text, suspicious ? refusePrototypes : undefined);
   } catch (error) {
     if (error instanceof AppError) throw error;
     throw new AppError("ParseError", "The body is not valid JSON.", {}, error);

@@ -1,3 +1,4 @@
+import { parseForeignJson } from "#platform/json.ts";
 import { AppError } from "#schemas";
 
 /** What identifies a request: echoed as it came. */
@@ -39,7 +40,7 @@ export function parseMessage(bytes: Uint8Array): unknown {
     });
   }
   try {
-    return JSON.parse(text);
+    return parseForeignJson(text);
   } catch (error) {
     // V8 quotes what was sent around the fault; the place alone is enough and repeats nothing.
     const place =
