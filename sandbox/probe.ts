@@ -17,22 +17,19 @@ async function textOf(stream: Readable): Promise<string> {
   return text.trim();
 }
 
-/** Why bubblewrap may not make its namespaces, from the switches that forbid it. */
-function namespaceHint(): string | undefined {
-  if (readSystemFile("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") === "1") {
-    return `AppArmor forbids bubblewrap its namespaces (Ubuntu 23.10 and later). Copy ${PROFILE} to /etc/apparmor.d/bwrap and run: apparmor_parser -r /etc/apparmor.d/bwrap`;
+/** What to do when bubblewrap may not make its namespaces, by the switches that forbid it. */
+export function explain(readFile: (path: string) => string | undefined = readSystemFile): string {
+  if (readFile("/proc/sys/kernel/apparmor_restrict_unprivileged_userns") === "1") {
+    return `AppArmor forbids bubblewrap its namespaces (Ubuntu 23.10 and later). As root: cp ${PROFILE} /etc/apparmor.d/bwrap && apparmor_parser -r /etc/apparmor.d/bwrap`;
   }
-  if (readSystemFile("/proc/sys/kernel/unprivileged_userns_clone") === "0") {
-    return "The kernel forbids user namespaces; as root: sysctl -w kernel.unprivileged_userns_clone=1";
+  if (readFile("/proc/sys/kernel/unprivileged_userns_clone") === "0") {
+    return "The kernel forbids user namespaces. As root: sysctl -w kernel.unprivileged_userns_clone=1";
   }
-  if (readSystemFile("/proc/sys/user/max_user_namespaces") === "0") {
-    return "The kernel allows no user namespaces; as root: sysctl -w user.max_user_namespaces=15000";
+  if (readFile("/proc/sys/user/max_user_namespaces") === "0") {
+    return "The kernel allows no user namespaces. As root: sysctl -w user.max_user_namespaces=15000";
   }
-  return undefined;
+  return "In a container, allow user namespaces (docker: --security-opt seccomp=unconfined --security-opt systempaths=unconfined).";
 }
-
-const CONTAINER_HINT =
-  "In a container, allow user namespaces (docker: --security-opt seccomp=unconfined --security-opt systempaths=unconfined).";
 
 async function trial(sandboxes: Sandboxes): Promise<string | undefined> {
   const slot = await sandboxes.slots.acquire(AbortSignal.timeout(TRIAL_MS));
@@ -71,7 +68,7 @@ export async function probe(sandboxes: Sandboxes): Promise<Availability> {
   }
   const failure = await trial(sandboxes).catch((error: unknown) => toAppError(error).message);
   if (failure !== undefined) {
-    return { available: false, tier: null, reasons: [failure], hint: namespaceHint() ?? CONTAINER_HINT };
+    return { available: false, tier: null, reasons: [failure], hint: explain() };
   }
   const { tier } = sandboxes;
   if (tier !== "rlimits") return { available: true, tier, reasons: [] };

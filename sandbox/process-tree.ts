@@ -4,6 +4,8 @@ import { readdirSync, readFileSync } from "node:fs";
 export interface ProcessInfo {
   pid: number;
   ppid: number;
+  /** Pid of the process that opened its session. */
+  session: number;
   /** Letter of proc(5): R, S, D, T (stopped), Z (dead, not yet collected)... */
   state: string;
   /** Clock ticks since boot; with the pid it names one process for good, as pids are used again. */
@@ -31,6 +33,7 @@ export function readProcess(pid: number): ProcessInfo | undefined {
   return {
     pid,
     ppid: Number(fields[1]),
+    session: Number(fields[3]),
     state: fields[0] ?? "Z",
     started: fields[19] ?? "",
     command: stat.slice(stat.indexOf("(") + 1, end),

@@ -80,6 +80,7 @@ class OpenSandboxes implements Sandboxes {
   readonly #launcher: LauncherClient;
   readonly #engine: RunEngine;
   #availability: Promise<Availability> | undefined;
+  #closing: Promise<void> | undefined;
 
   constructor(parts: {
     runtime: Runtime;
@@ -129,7 +130,12 @@ class OpenSandboxes implements Sandboxes {
     return this.#runtime.reachable(source);
   }
 
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    this.#closing ??= this.#closeAll();
+    return this.#closing;
+  }
+
+  async #closeAll(): Promise<void> {
     await this.#engine.endAll();
     await this.slots.close();
     await this.#launcher.close();
@@ -181,5 +187,17 @@ export async function openSandboxes(options: SandboxesOptions): Promise<Sandboxe
     if (error instanceof AppError) throw error;
     log.error({ err: error }, "the sandbox cannot be set up");
     throw new AppError("EngineUnavailable", "The sandbox cannot be set up.", {}, toAppError(error));
+  }
+}
+
+/** The same for a program that runs no sandboxes itself (`doctor`): opens, tries, closes; never throws. */
+export async function probeSandbox(options: SandboxesOptions): Promise<Availability> {
+  try {
+    await using sandboxes = await openSandboxes(options);
+    return await sandboxes.probe();
+  } catch (error) {
+    const { message, details } = toAppError(error);
+    const { hint } = details;
+    return { available: false, tier: null, reasons: [message], ...(hint === undefined ? {} : { hint }) };
   }
 }

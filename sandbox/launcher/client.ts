@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { AppError } from "#schemas";
+import { allProcesses, signal as signalProcess } from "../process-tree.ts";
 import type { LimitName, SandboxLog } from "../types.ts";
 import {
   type FromLauncher,
@@ -203,6 +204,10 @@ export class LauncherClient implements AsyncDisposable {
     this.#ready = undefined;
     if (!this.#closed)
       this.#options.log.error({ code, signal }, "the sandbox launcher ended; its runs with it");
+    // What was only half made does not die with the launcher, but still is in its session.
+    for (const info of allProcesses().values()) {
+      if (info.session === child.pid) signalProcess(info.pid, "SIGKILL");
+    }
     for (const id of this.#pending.keys()) {
       this.#settleExit(id, { code: null, signal: "SIGKILL", limit: null });
     }

@@ -8,6 +8,7 @@ import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
+import { allProcesses, readProcess, treeOf } from "../process-tree.ts";
 import type { LimitName } from "../types.ts";
 import { type FromLauncher, type LaunchRequest, streamHeader, type ToLauncher } from "./protocol.ts";
 import { Watchdog } from "./watchdog.ts";
@@ -19,6 +20,7 @@ const OOM_SCORE = "500";
 /** How long the status line may trail behind the exit of a very short program. */
 const STATUS_WAIT_MS = 1000;
 const FAREWELL_MS = 2000;
+const STOP_LOOKS = 10_000;
 
 interface Run {
   id: number;
@@ -65,17 +67,36 @@ function openStream(id: number, fd: number): Promise<Socket> {
   });
 }
 
+/** Signal a process that may have gone meanwhile. */
+function strike(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name);
+  } catch {
+    // Gone already.
+  }
+}
+
+/**
+ * Until bubblewrap has set its sandbox up, its processes do not die with their parents: hold the outer one
+ * still, so that it makes no more, and take what it has made before itself.
+ */
+function killHalfMade(outer: number): void {
+  strike(outer, "SIGSTOP");
+  for (let look = 0; look < STOP_LOOKS; look += 1) {
+    const state = readProcess(outer)?.state;
+    if (state === undefined || state === "T" || state === "Z") break;
+  }
+  for (const { pid } of treeOf(outer, allProcesses()).reverse()) strike(pid, "SIGKILL");
+}
+
 function kill(run: Run): void {
   run.cancelled = true;
+  const { child } = run;
+  if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
   // The first process inside takes all others with it; the outer one reports.
-  if (run.initPid !== undefined && run.child?.exitCode === null && run.child.signalCode === null) {
-    try {
-      process.kill(run.initPid, "SIGKILL");
-    } catch {
-      // Gone already.
-    }
-  }
-  run.child?.kill("SIGKILL");
+  if (run.initPid === undefined) killHalfMade(child.pid);
+  else strike(run.initPid, "SIGKILL");
+  child.kill("SIGKILL");
 }
 
 /** bubblewrap's status lines: the first names the process that is init inside. */
@@ -88,7 +109,7 @@ function readStatus(run: Run, status: Readable): Promise<void> {
       const found = /"child-pid": (\d+)/.exec(text)?.[1];
       if (found === undefined || run.initPid !== undefined) return;
       run.initPid = Number(found);
-      if (run.cancelled) kill(run);
+      if (run.cancelled) strike(run.initPid, "SIGKILL");
       tell({ type: "started", id: run.id, pid: run.child?.pid ?? 0, initPid: run.initPid });
     });
     status.once("close", resolve);

@@ -88,10 +88,12 @@ function groupAt(groups: Homes): LimitGroup {
 }
 
 async function setLimits(groups: Homes, limits: SandboxLimits): Promise<void> {
-  await write(groups.memory, "memory.limit_in_bytes", limits.memoryBytes);
-  // There only when the kernel accounts for swap.
-  await write(groups.memory, "memory.memsw.limit_in_bytes", limits.memoryBytes).catch(() => undefined);
-  await write(groups.pids, "pids.max", limits.processes + OWN_PROCESSES);
+  const memory = async () => {
+    await write(groups.memory, "memory.limit_in_bytes", limits.memoryBytes);
+    // There only when the kernel accounts for swap.
+    await write(groups.memory, "memory.memsw.limit_in_bytes", limits.memoryBytes).catch(() => undefined);
+  };
+  await Promise.all([memory(), write(groups.pids, "pids.max", limits.processes + OWN_PROCESSES)]);
   if (groups.cpu !== undefined && limits.cpus !== undefined) {
     await write(groups.cpu, "cpu.cfs_period_us", CPU_PERIOD_US);
     await write(groups.cpu, "cpu.cfs_quota_us", Math.round(limits.cpus * CPU_PERIOD_US));
@@ -129,7 +131,7 @@ export async function openCgroup1(instance: string): Promise<LimitDriver> {
   const driver: LimitDriver = {
     async create(name, limits) {
       const groups = below(homes, name);
-      for (const directory of Object.values(groups) as string[]) await mkdir(directory);
+      await Promise.all((Object.values(groups) as string[]).map((directory) => mkdir(directory)));
       await setLimits(groups, limits);
       return groupAt(groups);
     },

@@ -5,6 +5,7 @@ import {
   cpuMs,
   isRunning,
   type ProcessInfo,
+  readProcess,
   residentBytes,
   signal,
   treeOf,
@@ -12,8 +13,10 @@ import {
 import type { SandboxLimits } from "../types.ts";
 import { type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
 
-const STOP_ROUNDS = 100;
+const STOP_MS = 5000;
 const STOP_WAIT_MS = 2;
+/** Looks in a row that must find nothing running: a single one can miss who forks and exits meanwhile. */
+const CLEAN_LOOKS = 3;
 
 const isStopped = ({ state }: ProcessInfo) => state === "T" || state === "t";
 
@@ -35,7 +38,9 @@ class TreeGroup implements LimitGroup {
   }
 
   #tree(): ProcessInfo[] {
-    return this.#root === undefined ? [] : treeOf(this.#root, allProcesses());
+    // Looking at every process of the machine takes ms, so not without need.
+    if (this.#root === undefined || readProcess(this.#root) === undefined) return [];
+    return treeOf(this.#root, allProcesses());
   }
 
   async pids(): Promise<number[]> {
@@ -44,16 +49,19 @@ class TreeGroup implements LimitGroup {
 
   /** Stop all but the outermost, which only waits; again until no new one has been forked meanwhile. */
   async freeze(): Promise<void> {
-    for (let round = 0; round < STOP_ROUNDS; round += 1) {
+    const deadline = Date.now() + STOP_MS;
+    for (let clean = 0; clean < CLEAN_LOOKS; await sleep(STOP_WAIT_MS)) {
       const running = this.#tree().filter((info) => info.pid !== this.#root && !isStopped(info));
-      if (running.length === 0) return;
+      clean = running.length === 0 ? clean + 1 : 0;
       for (const info of running) {
         signal(info.pid, "SIGSTOP");
         if (!this.#stopped.some(({ pid }) => pid === info.pid)) this.#stopped.push(info);
       }
-      await sleep(STOP_WAIT_MS);
+      if (Date.now() > deadline) {
+        await this.thaw();
+        throw new Error("the processes did not stop in time");
+      }
     }
-    throw new Error("the processes did not stop in time");
   }
 
   /** Let go on what `freeze` stopped; what the program had stopped itself stays so. */

@@ -1,3 +1,4 @@
+import { existsSync } from "node:fs";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -31,9 +32,9 @@ export interface TestSandboxes extends AsyncDisposable {
   dataDir: string;
 }
 
-/** A directory of our own below the system's, which other users may pass through. */
-export async function makeTemporary(): Promise<string> {
-  const path = await mkdtemp(join(tmpdir(), "cds-test-"));
+/** A new directory below `preferred`, or else the system's for such, which other users may pass through. */
+export async function makeTemporary(preferred = tmpdir()): Promise<string> {
+  const path = await mkdtemp(join(existsSync(preferred) ? preferred : tmpdir(), "cds-test-"));
   await chmod(path, 0o711);
   return path;
 }

@@ -9,7 +9,9 @@ import type { LimitName, SandboxExit, SandboxLog, SandboxProcess, SandboxStats }
 import { BRIDGE_INSIDE_PID } from "./bwrap-args.ts";
 
 const KILL_MS = 10_000;
-const POLL_MS = 5;
+/** Looks at what is dying come quickly at first, then at leisure. */
+const POLLS_MS = [1, 1, 2, 3, 5];
+const LAST_POLL_MS = 8;
 const SWEEP_ROUNDS = 50;
 /** What a program answers with that died of SIGXFSZ: a file grew beyond its limit. */
 const FILE_LIMIT_CODE = 128 + 25;
@@ -50,20 +52,18 @@ export class RunProcess implements SandboxProcess {
   }
 
   async freeze(): Promise<void> {
-    if (this.#gone) return;
-    await this.#input.group.freeze();
+    await this.#onGroup((group) => group.freeze());
     this.#frozen = true;
   }
 
   async thaw(): Promise<void> {
-    if (this.#gone) return;
-    await this.#input.group.thaw();
+    await this.#onGroup((group) => group.thaw());
     this.#frozen = false;
   }
 
   async stats(): Promise<SandboxStats> {
-    if (this.#gone) return { memoryBytes: 0, cpuMs: 0, processes: 0 };
-    return this.#input.group.stats();
+    const stats = await this.#onGroup((group) => group.stats());
+    return stats ?? { memoryBytes: 0, cpuMs: 0, processes: 0 };
   }
 
   async mark(): Promise<void> {
@@ -77,13 +77,13 @@ export class RunProcess implements SandboxProcess {
     const swept = new Set<string>();
     for (let round = 0; round < SWEEP_ROUNDS && !this.#gone; round += 1) {
       // Held still, nothing can fork between being listed and being killed.
-      if (!wasFrozen || round > 0) await this.#input.group.freeze();
+      if (!wasFrozen || round > 0) await this.#onGroup((group) => group.freeze());
       const strangers = (await this.#processes()).filter((info) => this.#isStranger(info));
       for (const stranger of strangers) {
         swept.add(identity(stranger));
         signal(stranger.pid, "SIGKILL");
       }
-      await this.#input.group.thaw();
+      await this.#onGroup((group) => group.thaw());
       if (strangers.length === 0) break;
       await this.#untilGone(() => strangers.some(isRunning));
     }
@@ -116,6 +116,8 @@ export class RunProcess implements SandboxProcess {
     if (await left()) {
       const gone = await this.#untilGone(async () => {
         const some = await left();
+        // bubblewrap's own tie between the two is made late in its set-up, so nothing relies on it.
+        if (isRunning(this.#init)) signal(this.#init.pid, "SIGKILL");
         if (some) await group.killAll();
         return some;
       });
@@ -140,8 +142,19 @@ export class RunProcess implements SandboxProcess {
     return hits.processes > 0 ? "processes" : undefined;
   }
 
+  /** Ask the group for something, unless the sandbox has ended or does so meanwhile. */
+  async #onGroup<T>(act: (group: LimitGroup) => Promise<T>): Promise<T | undefined> {
+    if (this.#gone) return undefined;
+    try {
+      return await act(this.#input.group);
+    } catch (error) {
+      if (this.#gone || !isRunning(this.#init)) return undefined;
+      throw error;
+    }
+  }
+
   async #processes(): Promise<ProcessInfo[]> {
-    const pids = await this.#input.group.pids();
+    const pids = (await this.#onGroup((group) => group.pids())) ?? [];
     return pids.flatMap((pid) => {
       const info = readProcess(pid);
       return info === undefined || info.state === "Z" ? [] : [info];
@@ -166,9 +179,9 @@ export class RunProcess implements SandboxProcess {
 
   async #untilGone(some: () => boolean | Promise<boolean>): Promise<boolean> {
     const deadline = Date.now() + KILL_MS;
-    while (await some()) {
+    for (let look = 0; await some(); look += 1) {
       if (Date.now() > deadline) return false;
-      await sleep(POLL_MS);
+      await sleep(POLLS_MS[look] ?? LAST_POLL_MS);
     }
     return true;
   }
