@@ -7,7 +7,7 @@ describe("configuration", () => {
     const config = readConfig({}, "/srv/cds");
     expect(config.ports).toEqual({ ui: 6711, api: 6813, auth: 6971, llm: 6988 });
     expect(config).toMatchObject({ host: "127.0.0.1", dataDir: "/srv/cds/data", dataDirGiven: false });
-    expect(config.log).toEqual({ level: "info", pretty: true });
+    expect(config.log).toEqual({ level: "warn", pretty: true });
     expect(config.database.pool).toBeLessThan(20);
     expect(config.auth.accessTokenSeconds).toBeLessThanOrEqual(86_400);
     expect(readConfig({}).instanceId).not.toBe(readConfig({}).instanceId);

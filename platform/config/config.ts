@@ -27,7 +27,15 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
     /** Proxies in front of us whose X-Forwarded-For is believed (addresses or CIDR). */
     trustedProxies: list(env, "CDS_TRUSTED_PROXIES"),
     log: {
-      level: oneOf(env, "LOG_LEVEL", "info", ["trace", "debug", "info", "warn", "error", "fatal", "silent"]),
+      level: oneOf(env, "LOG_LEVEL", text(env, "NODE_ENV") === "production" ? "info" : "warn", [
+        "trace",
+        "debug",
+        "info",
+        "warn",
+        "error",
+        "fatal",
+        "silent",
+      ]),
       pretty: flag(env, "CDS_LOG_PRETTY", text(env, "NODE_ENV") !== "production"),
     },
     admin: {
