@@ -38,6 +38,7 @@ export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchest
   const { config, sandboxes, llmUrl } = deps;
   const log = deps.log.child({ part: "orchestrator" });
   const binary = await sandboxes.reachable(locateOpencode(config.run.opencodeBin));
+  const node = await sandboxes.reachable(process.execPath);
   const dispatcher = new Agent({ connectTimeout: 5000 });
   const admission = new Admission({
     memoryThreshold: config.queue.memoryThreshold,
@@ -47,7 +48,7 @@ export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchest
   });
   const pool = new WarmPool({
     ...config.run,
-    open: (key) => Workplace.open(key, { sandboxes, config, log, llmUrl, dispatcher, binary }),
+    open: (key) => Workplace.open(key, { sandboxes, config, log, llmUrl, dispatcher, binary, node }),
     overBytes: (starting) => admission.overBytes(starting),
     log,
   });

@@ -34,7 +34,7 @@ describe("a run", () => {
 
   it("[MU-2] [MU-3] has its own directory and a clean environment, and takes changes, deletions and modes", async () => {
     const shell =
-      "env | sort > env.txt; pwd > pwd.txt; ls .. > dirs.txt; ls ../prompts; rm old.txt; chmod +x a.sh; echo 2 >> src/b.js; mkdir node_modules dist; touch node_modules/x dist/y; echo secret > .env";
+      "env | sort > env.txt; node -p process.version > node.txt; pwd > pwd.txt; ls .. > dirs.txt; ls ../prompts; rm old.txt; chmod +x a.sh; echo 2 >> src/b.js; mkdir node_modules dist; touch node_modules/x dist/y; echo secret > .env";
     const { id } = await harness.dispatch(`[[bash:${shell}]] look around`, {
       files: {
         "old.txt": "old\n",
@@ -49,6 +49,7 @@ describe("a run", () => {
       "a.sh",
       "dirs.txt",
       "env.txt",
+      "node.txt",
       "old.txt",
       "pwd.txt",
       "result.txt",
@@ -57,6 +58,7 @@ describe("a run", () => {
     expect(change["old.txt"]).toBeNull();
     expect(change["src/b.js"]).toBe("1\n2\n");
     expect(change["dirs.txt"]?.trim().split("\n")).toEqual(["outputs", "pdfs", "prompts", "temp", "work"]);
+    expect(change["node.txt"]).toMatch(/^v\d+/);
     const env = change["env.txt"] ?? "";
     for (const name of ["HOME", "TMPDIR", "USER", "LOGNAME"])
       expect(env).toMatch(new RegExp(`^${name}=`, "m"));

@@ -11,11 +11,13 @@ export const INSIDE = {
   binary: "/opt/opencode/opencode",
   /** Read-only: configuration directory and an empty model catalogue. */
   settings: "/opt/cyberdevstudio",
+  /** The server's own Node, for projects on machines that have no other in /usr. */
+  node: "/opt/node/node",
   models: "/opt/cyberdevstudio/models.json",
 } as const;
 
 /** opencode is told one provider with one model; the bridge puts the task's real model in. */
-export const PROVIDER_ID = "gateway";
+const PROVIDER_ID = "gateway";
 const CONTEXT_TOKENS = 128_000;
 const OUTPUT_TOKENS = 8192;
 

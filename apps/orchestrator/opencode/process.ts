@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { agents } from "#agents";
 import type { Log } from "#platform/log.ts";
@@ -29,8 +29,9 @@ export interface OpencodeStart {
   readonly area: string;
   readonly home: string;
   readonly bridge: ModelBridge;
-  /** Host paths of the executable and of the read-only settings directory. */
+  /** Host paths of opencode, of Node and of the read-only settings directory. */
   readonly binary: string;
+  readonly node: string;
   readonly settings: string;
   readonly limits: { memoryBytes: number; fileBytes: number; processes: number; tmpBytes: number };
   readonly maxOutputTokens: number;
@@ -235,10 +236,11 @@ function specification(start: OpencodeStart, serverPassword: string): Parameters
   return {
     name: start.name,
     argv: [INSIDE.binary, "acp"],
-    env,
+    env: { ...env, PATH: `/usr/local/bin:/usr/bin:/bin:${dirname(INSIDE.node)}` },
     cwd: INSIDE.area,
     mounts: [
       { source: start.binary, target: INSIDE.binary, mode: "ro" },
+      { source: start.node, target: INSIDE.node, mode: "ro" },
       { source: start.settings, target: INSIDE.settings, mode: "ro" },
       { source: start.area, target: INSIDE.area, mode: "rw" },
       { source: start.home, target: INSIDE.home, mode: "rw" },

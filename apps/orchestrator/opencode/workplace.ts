@@ -22,8 +22,9 @@ export interface WorkplaceDeps {
   /** Base address of the model server, without `/v1`. */
   readonly llmUrl: string;
   readonly dispatcher: Dispatcher;
-  /** The opencode executable, where every slot's user can read it. */
+  /** The opencode and Node executables, where every slot's user can read them. */
   readonly binary: string;
+  readonly node: string;
 }
 
 /** A slot made ready for one user's runs in one project: its directories, its way to the models, its process. */
@@ -102,7 +103,7 @@ export class Workplace {
 
   /** Cold start. @throws AppError; the workplace then is good for nothing but `destroy`. */
   async start(signal: AbortSignal): Promise<OpencodeProcess> {
-    const { config, sandboxes, log, binary } = this.#deps;
+    const { config, sandboxes, log, binary, node } = this.#deps;
     const start = {
       name: `opencode-${this.slot.index}`,
       sandboxes,
@@ -111,6 +112,7 @@ export class Workplace {
       home: this.#home,
       bridge: this.#bridge,
       binary,
+      node,
       settings: this.#settings,
       limits: {
         memoryBytes: config.run.memoryBytes,

@@ -74,6 +74,13 @@ export function finishFailure(
   return undefined;
 }
 
+/** How a run that was ended for filling the disk is told. */
+export const DISK_FAILURE: TaskError = {
+  code: "QuotaExceeded",
+  message: "The run was ended because it wrote too much while the server's disk was nearly full.",
+  hint: "Have less generated at a time.",
+};
+
 /** How a run that the clock ended is told. */
 export function timeFailure(
   reason: Extract<StopReason, "timeout" | "silence">,

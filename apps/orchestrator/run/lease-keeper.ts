@@ -19,18 +19,13 @@ export class LeaseKeeper implements Disposable {
     this.#timer = setInterval(() => this.#tick(), options.leaseMs / 3);
   }
 
-  /** Renew now, as when somebody has cancelled. */
-  check(): void {
-    if (!this.#renewing) void this.#renew();
-  }
-
   [Symbol.dispose](): void {
     clearInterval(this.#timer);
   }
 
   #tick(): void {
     if (performance.now() - this.#renewedAt >= this.#options.leaseMs) this.#lose();
-    else this.check();
+    else if (!this.#renewing) void this.#renew();
   }
 
   async #renew(): Promise<void> {

@@ -2,7 +2,7 @@
  * Why a run is ended from outside: its user, the lease, the server, the clock, silence, events that cannot be
  * stored, or too much written to disk.
  */
-export type StopReason = "cancelled" | "lost" | "shutdown" | "timeout" | "silence" | "events";
+export type StopReason = "cancelled" | "lost" | "shutdown" | "timeout" | "silence" | "events" | "disk";
 
 /** Thrown where a run was waiting when it was stopped. */
 export class RunStopped extends Error {

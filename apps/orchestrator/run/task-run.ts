@@ -10,8 +10,16 @@ import { BRIDGE_URL, type OpencodeProcess } from "../opencode/process.ts";
 import type { Lease } from "../opencode/warm-pool.ts";
 import { collectChanges } from "../workspace/collect.ts";
 import { Workspace } from "../workspace/workspace.ts";
+import { DiskGuard } from "./disk-guard.ts";
 import { EventWriter } from "./event-writer.ts";
-import { finishFailure, runFailure, startFailure, timeFailure, worthRetry } from "./failures.ts";
+import {
+  DISK_FAILURE,
+  finishFailure,
+  runFailure,
+  startFailure,
+  timeFailure,
+  worthRetry,
+} from "./failures.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
 import { propose } from "./propose.ts";
 import { recordEnd } from "./record.ts";
@@ -146,6 +154,12 @@ export class TaskRun {
       onTimeout: () => this.stop.stop("timeout"),
       onSilence: () => this.stop.stop("silence"),
     });
+    using _disk = new DiskGuard({
+      directory: workspace.area,
+      threshold: config.queue.diskThreshold,
+      allowedBytes: config.quota.projectBytes,
+      onFull: () => this.stop.stop("disk"),
+    });
     this.#calls = opencode.beginTask({ token, model, onActivity: () => watchdog.alive() });
     const onUpdate = (update: Record<string, unknown>) => {
       watchdog.alive();
@@ -197,6 +211,7 @@ export class TaskRun {
     if (reason === "cancelled") return { kind: "finish", state: "cancelled" };
     if (reason === "shutdown")
       return { kind: "requeue", note: "The server was stopped; the task starts again." };
+    if (reason === "disk") return { kind: "finish", state: "failed", error: DISK_FAILURE };
     if (reason === "timeout" || reason === "silence") {
       return { kind: "finish", state: "failed", error: timeFailure(reason, config.run, this.#calls) };
     }

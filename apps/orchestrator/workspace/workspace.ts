@@ -12,7 +12,7 @@ const PARALLEL_WRITES = 16;
 const ACTIVE = "request";
 const PARTS = ["work", "prompts", "outputs", "temp", "pdfs"] as const;
 
-export interface Owner {
+interface Owner {
   readonly uid: number;
   readonly gid: number;
 }
@@ -83,6 +83,11 @@ export class Workspace {
     const rules = await fill(db, work, handed, place.owner);
     const snapshot = await snapshotOf(work, handed.length);
     return new Workspace(place, request.id, { revision, base, withheld }, { snapshot, rules });
+  }
+
+  /** The directory the sandbox sees and writes to. */
+  get area(): string {
+    return this.#place.area;
   }
 
   /** Let the sandbox have it. Whatever earlier runs left in its place is removed. */
