@@ -34,9 +34,9 @@ const LONGEST_GRACE_MS = 2000;
  * charges every call in flight; starting releases those a killed process left open.
  */
 export async function registerLlmServer(app: FastifyInstance, deps: LlmServerDeps): Promise<void> {
-  const stopSweeper = await startSweeper(deps.database.db, deps.log, deps.config.instanceId);
+  const sweeper = await startSweeper(deps.database.db, deps.log, deps.config.instanceId);
   await app.register((scope, _options, done) => {
-    scope.addHook("onClose", async () => stopSweeper());
+    scope.addHook("onClose", () => sweeper.close());
     addRoutes(scope, deps);
     done();
   });

@@ -5,6 +5,7 @@ import { startOrchestrator } from "#apps/orchestrator/index.ts";
 import { ensureUiBuilt } from "#apps/studio-ui/build.ts";
 import { migrate, openDatabase } from "#database";
 import { createAuthenticator } from "#database/accounts/authenticator.ts";
+import { deleteExpiredRefresh } from "#database/accounts/refresh-tokens.ts";
 import { createSessions } from "#database/accounts/sessions.ts";
 import { chooseDataDir } from "#database/embedded/identity.ts";
 import { startEmbeddedPostgres } from "#database/embedded/start.ts";
@@ -24,6 +25,7 @@ import {
   TokenBuckets,
 } from "#platform";
 import { lockForProcess } from "#platform/host/process-lock.ts";
+import { repeat } from "#platform/repeat.ts";
 import { openSandboxes, type Sandboxes } from "#sandbox";
 import { addRunChecks, problemsOf } from "./run-health.ts";
 import { listenAll, type Shared, type Urls } from "./servers.ts";
@@ -44,6 +46,7 @@ export interface Studio {
 
 /** Longer than killing every sandbox may take. */
 const KILL_MS = 15_000;
+const SESSIONS_EVERY_MS = 60 * 60_000;
 
 /** Compose every service in this process. What was started is closed again when a later part fails to start. */
 export async function startStudio(given: Config, options: { log?: Log } = {}): Promise<Studio> {
@@ -96,6 +99,10 @@ async function openShared(
   await migrate(database.db);
   const collector = startBlobCollector(database.db, log);
   lifecycle.add("blob collector", () => collector.close());
+  const expired = repeat(log, "expired sessions", SESSIONS_EVERY_MS, async () => {
+    await deleteExpiredRefresh(database.db);
+  });
+  lifecycle.add("expired sessions", () => expired.close());
   const secrets = await openSecrets(config);
   const accessTokens = await AccessTokens.open(secrets, config.auth.accessTokenSeconds);
   const authenticator = createAuthenticator({ database, accessTokens });
@@ -123,7 +130,11 @@ async function openShared(
 }
 
 async function embeddedUrl(config: Config, log: Log, lifecycle: Lifecycle): Promise<string> {
-  const postgres = await startEmbeddedPostgres({ dataDir: config.dataDir, log });
+  const postgres = await startEmbeddedPostgres({
+    dataDir: config.dataDir,
+    log,
+    connections: config.database.pool,
+  });
   lifecycle.add("PostgreSQL", () => postgres.stop(), 30_000);
   return postgres.url;
 }
