@@ -8,6 +8,7 @@ import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
 import { Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { allProcesses, readProcess, treeOf } from "../process-tree.ts";
 import type { LimitName } from "../types.ts";
 import { type FromLauncher, type LaunchRequest, streamHeader, type ToLauncher } from "./protocol.ts";
@@ -19,8 +20,8 @@ const O_CLOEXEC = 0o2000000;
 const OOM_SCORE = "500";
 /** How long the status line may trail behind the exit of a very short program. */
 const STATUS_WAIT_MS = 1000;
-const FAREWELL_MS = 2000;
-const STOP_LOOKS = 10_000;
+const FAREWELL_MS = 15_000;
+const STOP_MS = 5000;
 
 interface Run {
   id: number;
@@ -77,24 +78,26 @@ function strike(pid: number, name: NodeJS.Signals): void {
 }
 
 /**
- * Until bubblewrap has set its sandbox up, its processes do not die with their parents: hold the outer one
- * still, so that it makes no more, and take what it has made before itself.
+ * Until bubblewrap has set its sandbox up, its processes do not die with their parents. So the outer one is
+ * stopped first (only when it really stands still it makes no more), then all below it taken, then itself.
  */
-function killHalfMade(outer: number): void {
+async function killHalfMade(outer: number): Promise<void> {
   strike(outer, "SIGSTOP");
-  for (let look = 0; look < STOP_LOOKS; look += 1) {
+  const deadline = Date.now() + STOP_MS;
+  while (Date.now() < deadline) {
     const state = readProcess(outer)?.state;
     if (state === undefined || state === "T" || state === "Z") break;
+    await sleep(1);
   }
   for (const { pid } of treeOf(outer, allProcesses()).reverse()) strike(pid, "SIGKILL");
 }
 
-function kill(run: Run): void {
+async function kill(run: Run): Promise<void> {
   run.cancelled = true;
   const { child } = run;
   if (child?.pid === undefined || child.exitCode !== null || child.signalCode !== null) return;
   // The first process inside takes all others with it; the outer one reports.
-  if (run.initPid === undefined) killHalfMade(child.pid);
+  if (run.initPid === undefined) await killHalfMade(child.pid);
   else strike(run.initPid, "SIGKILL");
   child.kill("SIGKILL");
 }
@@ -134,7 +137,7 @@ async function confine(pid: number, run: Run, request: LaunchRequest): Promise<v
   if (request.watch === null) return;
   const onOver = (limit: LimitName) => {
     run.limit ??= limit;
-    kill(run);
+    void kill(run);
   };
   watchdog.watch(pid, { ...request.watch, onOver });
 }
@@ -174,33 +177,34 @@ async function launch(request: LaunchRequest): Promise<void> {
     await start(run, request);
   } catch (error) {
     tell({ type: "failed", id: request.id, message: error instanceof Error ? error.message : String(error) });
-    kill(run);
+    await kill(run);
     if (run.child?.pid === undefined) runs.delete(request.id);
   }
 }
 
 /** The server is gone, or bids us go: nothing of ours may outlive it. */
-function farewell(): void {
-  for (const run of runs.values()) kill(run);
+async function farewell(): Promise<void> {
   const deadline = Date.now() + FAREWELL_MS;
-  const poll = setInterval(() => {
-    if (runs.size === 0 || Date.now() > deadline) {
-      clearInterval(poll);
-      process.exit(0);
-    }
-  }, 5);
+  while (runs.size > 0 && Date.now() < deadline) {
+    await Promise.all([...runs.values()].map(kill));
+    await sleep(2);
+  }
+  for (const info of allProcesses().values()) {
+    if (info.session === process.pid && info.pid !== process.pid) strike(info.pid, "SIGKILL");
+  }
+  process.exit(0);
 }
 
 closeInherited();
 // A Ctrl+C in the terminal is the server's to handle: it decides when sandboxes end.
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => undefined);
-process.on("disconnect", farewell);
+process.on("disconnect", () => void farewell());
 process.on("message", (message: ToLauncher) => {
   if (message.type === "hello") hello = message;
   else if (message.type === "launch") void launch(message.request);
   else {
     const run = runs.get(message.id);
-    if (run !== undefined) kill(run);
+    if (run !== undefined) void kill(run);
   }
 });
 tell({ type: "ready", pid: process.pid, cgroup: readFileSync("/proc/self/cgroup", "latin1") });
