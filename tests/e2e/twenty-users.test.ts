@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { createLogger } from "#platform/log.ts";
 import type { TaskEvent, TaskView } from "#schemas";
 import { filesNaming, processesNaming, sandboxedProcesses } from "../support/leftovers.ts";
 import { type ScriptedProvider, startScriptedProvider } from "../support/provider.ts";
@@ -30,14 +31,15 @@ describe("twenty users at once", () => {
   let studio: TestStudio;
   const guests: Guest[] = [];
   const environments: string[] = [];
+  const logged: string[] = [];
 
   beforeAll(async () => {
     provider = await startScriptedProvider();
-    studio = await startTestStudio({
-      LOG_LEVEL: "debug",
-      CDS_RUN_SILENCE_MS: "240000",
-      CDS_RUN_TIMEOUT_MS: "480000",
-    });
+    const log = createLogger(
+      { level: "trace", pretty: false },
+      { write: (line: string) => void logged.push(line) },
+    );
+    studio = await startTestStudio({ CDS_RUN_SILENCE_MS: "240000", CDS_RUN_TIMEOUT_MS: "480000" }, { log });
     const canary = (kind: string, index: number) =>
       `canary-${kind}-${index}-${randomBytes(6).toString("hex")}`;
     for (let index = 0; index < USERS; index += 1) {
@@ -123,6 +125,12 @@ describe("twenty users at once", () => {
       }
     }
     expect(environments).toEqual([]);
+    const log = logged.join("");
+    expect(log.length).toBeGreaterThan(10_000);
+    for (const guest of guests) {
+      expect(log.includes(guest.key)).toBe(false);
+      expect(log.includes(guest.promptCanary)).toBe(false);
+    }
     // Neither in the database's files nor in any log or directory of ours.
     for (const guest of guests.slice(0, 5)) expect(await filesNaming(studio.dataDir, guest.key)).toEqual([]);
   });

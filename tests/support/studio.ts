@@ -3,6 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Studio, startStudio } from "#apps/studio/studio.ts";
 import { readConfig } from "#platform/config/config.ts";
+import type { Log } from "#platform/log.ts";
 import type { Session } from "#schemas";
 import { type Client, createClient } from "#schemas/client/index.ts";
 
@@ -39,14 +40,17 @@ export const TEST_ENV: Readonly<Record<string, string>> = {
   CDS_MEMORY_THRESHOLD: "0.98",
   CDS_DISK_THRESHOLD: "0.99",
   CDS_SHUTDOWN_GRACE_MS: "500",
-  LOG_LEVEL: "warn",
+  LOG_LEVEL: "error",
   CDS_LOG_PRETTY: "false",
 };
 
 /** The whole product in this process, on free ports, in a directory of its own that goes with it. */
-export async function startTestStudio(env: Record<string, string> = {}): Promise<TestStudio> {
+export async function startTestStudio(
+  env: Record<string, string> = {},
+  options: { log?: Log } = {},
+): Promise<TestStudio> {
   const dataDir = await mkdtemp(join(tmpdir(), "cds-e2e-"));
-  const studio = await startStudio(readConfig({ ...TEST_ENV, CDS_DATA_DIR: dataDir, ...env }));
+  const studio = await startStudio(readConfig({ ...TEST_ENV, CDS_DATA_DIR: dataDir, ...env }), options);
   const url = studio.urls.ui;
   const admin = await signIn(url, ADMIN.username, ADMIN.password, "login");
   return {
