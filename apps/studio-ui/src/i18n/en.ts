@@ -1,3 +1,5 @@
+import type { ErrorCode } from "#schemas";
+
 /** Every visible word in English; `de.ts` has the same keys (checked by its type). */
 export const en = {
   app: {
@@ -13,7 +15,6 @@ export const en = {
     held: "{{credits}} held for running work",
     close: "Close",
     cancel: "Cancel",
-    retry: "Try again",
   },
   signIn: {
     title: "Sign in",
@@ -72,7 +73,6 @@ export const en = {
     tokens: "{{input}} tokens in, {{output}} out, {{credits}} credits",
     attempt: "attempt {{attempt}}",
     showOutput: "Show output",
-    reviewing: "Review the change",
     starting: "The agent starts …",
   },
   reason: {
@@ -93,12 +93,12 @@ export const en = {
     added: "new",
     modified: "changed",
     deleted: "deleted",
-    binary: "Binary file, {{size}} bytes",
+    binary: "Binary file, {{size}}",
     conflict: "Overlaps with what the project has become",
     keepCurrent: "Keep the project's",
     takeAgent: "Take the agent's",
     resolveFirst: "Choose a side for every overlapping file first.",
-    truncated: "Too large to show whole; the beginning follows.",
+    truncated: "Too large to show here ({{size}}).",
     unchanged: "{{count}} unchanged lines",
   },
   revisions: {
@@ -153,10 +153,14 @@ export const en = {
     InvalidParams: "Something in the input is wrong.",
     EngineUnavailable: "No sandbox can be started on this machine, so no agent runs.",
     Unavailable: "The server is busy or starting. Try again.",
-    Network: "The server cannot be reached.",
     InternalError: "Something went wrong on the server.",
     Timeout: "That took too long.",
-  },
+    Cancelled: "That was cancelled.",
+    ProviderError: "The model's provider failed.",
+    ProviderTimeout: "The model's provider did not answer in time.",
+    RunFailed: "The run failed.",
+    ResultInvalid: "The agent's result was refused.",
+  } satisfies Partial<Record<ErrorCode, string>>,
 } as const;
 
 type Words<T> = { [K in keyof T]: T[K] extends string ? string : Words<T[K]> };

@@ -1,5 +1,6 @@
 import { AppError, type Session, type UserView } from "#schemas";
 import { createClient } from "#schemas/client/index.ts";
+import { errorFromFetch, errorFromHttp } from "#schemas/client/wire.ts";
 
 /**
  * The signed-in session: the short-lived access token lives in memory only, the refresh token (rotated at
@@ -8,6 +9,8 @@ import { createClient } from "#schemas/client/index.ts";
 const REFRESH_KEY = "cds.refresh";
 /** Renew this long before expiry, so that no call meets an expired token. */
 const RENEW_EARLY_MS = 30_000;
+/** Longest wait for one answer. */
+const REQUEST_MS = 30_000;
 
 let access: { token: string; expiresAt: number } | undefined;
 let renewing: Promise<UserView | undefined> | undefined;
@@ -30,24 +33,25 @@ function forget(): void {
   for (const listener of endListeners) listener();
 }
 
-/** One JSON request to a REST route of our own; throws AppError, also when the server cannot be reached. */
+/** Ask a route of our own; throws AppError for an error status, and when the server cannot be reached. */
+export async function request(path: string, init: RequestInit): Promise<Response> {
+  const response = await fetch(path, init).catch((error: unknown) => {
+    throw errorFromFetch(error, undefined);
+  });
+  if (response.ok) return response;
+  const body: unknown = await response.json().catch(() => undefined);
+  throw errorFromHttp(response.status, body, response.headers.get("retry-after"));
+}
+
+/** One JSON request, as `request`. */
 export async function http<T>(method: string, path: string, body?: unknown, token?: string): Promise<T> {
   const headers: Record<string, string> = {};
   if (body !== undefined) headers["content-type"] = "application/json";
   if (token !== undefined) headers.authorization = `Bearer ${token}`;
-  const init: RequestInit = { method, headers, signal: AbortSignal.timeout(30_000) };
+  const init: RequestInit = { method, headers, signal: AbortSignal.timeout(REQUEST_MS) };
   if (body !== undefined) init.body = JSON.stringify(body);
-  const response = await fetch(path, init).catch((error: unknown) => {
-    throw new AppError("Unavailable", "The server cannot be reached.", {}, error);
-  });
-  const answer = (await response.json().catch(() => ({}))) as T & {
-    error?: { code?: string; message?: string };
-  };
-  if (!response.ok) {
-    const code = (answer.error?.code ?? "InternalError") as AppError["code"];
-    throw new AppError(code, answer.error?.message ?? response.statusText, answer.error ?? {});
-  }
-  return answer;
+  const response = await request(path, init);
+  return (await response.json()) as T;
 }
 
 export async function signIn(username: string, password: string): Promise<UserView> {

@@ -36,6 +36,18 @@ describe("foldEvent", () => {
     expect(log.attempt).toBe(2);
   });
 
+  it("shows what the studio says of the run, where it was said", () => {
+    const log = fold(
+      event(1, { type: "state", state: "running", attempt: 1 }),
+      event(2, { type: "state", state: "running", note: "Waits for 2 other starts." }),
+      event(3, { type: "text", delta: "done" }),
+    );
+    expect(log.blocks).toEqual([
+      { kind: "note", key: 2, text: "Waits for 2 other starts." },
+      { kind: "text", key: 3, text: "done" },
+    ]);
+  });
+
   it("ends with the change, the usage and the error of the last event", () => {
     const usage = { input_tokens: 3, output_tokens: 2, cost_microcredits: 11 };
     const log = fold(

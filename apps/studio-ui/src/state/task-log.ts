@@ -13,7 +13,8 @@ export interface TaskLog {
 }
 
 interface TextBlock {
-  kind: "text" | "thought";
+  /** `note`: what the studio itself has to say of the run. */
+  kind: "text" | "thought" | "note";
   key: number;
   text: string;
 }
@@ -43,6 +44,9 @@ export function foldEvent(log: TaskLog, event: TaskEvent): TaskLog {
       if (event.attempt !== undefined && event.attempt !== log.attempt) {
         next.attempt = event.attempt;
         next.blocks = [];
+      }
+      if (event.note !== undefined) {
+        next.blocks = [...next.blocks, { kind: "note", key: event.seq, text: event.note }];
       }
       return next;
     case "text":

@@ -105,7 +105,7 @@ interface FileDiffProps {
 
 function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
   const { t, i18n } = useTranslation();
-  const shown = file.after ?? file.before;
+  const size = bytes((file.after ?? file.before)?.size ?? 0, i18n.language);
   const truncated = file.before?.truncated === true || file.after?.truncated === true;
   const isText = file.before?.encoding !== "base64" && file.after?.encoding !== "base64";
   return (
@@ -132,11 +132,14 @@ function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
           ))}
         </fieldset>
       )}
-      {truncated && <p className="note warn">{t("change.truncated")}</p>}
-      {isText ? (
-        <DiffTable before={file.before?.content ?? null} after={file.after?.content ?? null} />
-      ) : (
-        <p className="muted">{t("change.binary", { size: bytes(shown?.size ?? 0, i18n.language) })}</p>
+      {truncated && <p className="note warn">{t("change.truncated", { size })}</p>}
+      {!truncated && !isText && <p className="muted">{t("change.binary", { size })}</p>}
+      {!truncated && isText && (
+        <DiffTable
+          path={file.path}
+          before={file.before?.content ?? null}
+          after={file.after?.content ?? null}
+        />
       )}
     </details>
   );
@@ -144,12 +147,18 @@ function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
 
 const SIGNS = { added: "+", removed: "−", same: " " } as const;
 
-function DiffTable({ before, after }: { before: string | null; after: string | null }) {
+interface DiffTableProps {
+  path: string;
+  before: string | null;
+  after: string | null;
+}
+
+function DiffTable({ path, before, after }: DiffTableProps) {
   const { t } = useTranslation();
   const hunks = diffHunks(before, after);
   if (hunks.length === 0) return <pre>{after ?? before}</pre>;
   return (
-    <table className="diff">
+    <table className="diff" aria-label={path}>
       <tbody>
         {hunks.flatMap((hunk) => [
           ...(hunk.skipped > 0

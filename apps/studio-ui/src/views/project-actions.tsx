@@ -1,7 +1,6 @@
 import { useRef } from "react";
 import { useTranslation } from "react-i18next";
-import { AppError } from "#schemas";
-import { client, getToken } from "../state/session.ts";
+import { client, getToken, request } from "../state/session.ts";
 import { useAction } from "../state/use-async.ts";
 import { ErrorNote } from "./parts.tsx";
 import type { Project } from "./project-list.tsx";
@@ -13,12 +12,10 @@ interface ProjectActionsProps {
 }
 
 async function archive(path: string, init: RequestInit): Promise<Response> {
-  const headers = { ...init.headers, authorization: `Bearer ${await getToken()}` };
-  const response = await fetch(path, { ...init, headers });
-  if (response.ok) return response;
-  const body = (await response.json().catch(() => ({}))) as { error?: { code?: string; message?: string } };
-  const code = (body.error?.code ?? "InternalError") as AppError["code"];
-  throw new AppError(code, body.error?.message ?? response.statusText, body.error ?? {});
+  return request(path, {
+    ...init,
+    headers: { ...init.headers, authorization: `Bearer ${await getToken()}` },
+  });
 }
 
 /** Import, export and deletion of a project. */

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
-import { client, getToken } from "../state/session.ts";
+import { client, getToken, request } from "../state/session.ts";
 import { useAction, useAsync } from "../state/use-async.ts";
 import { Badge, Dialog, ErrorNote } from "./parts.tsx";
 
@@ -53,18 +53,22 @@ function StreamTest() {
   const start = useAction(async () => {
     setText("");
     abort.current = new AbortController();
+    const { signal } = abort.current;
     const { models } = await client.call("llm.models", {});
     const model = (models.find((each) => !each.scripted) ?? models[0])?.id ?? "";
     const query = new URLSearchParams({ prompt, model });
-    const response = await fetch(`/opencode/stream?${query}`, {
-      headers: { authorization: `Bearer ${await getToken()}` },
-      signal: abort.current.signal,
-    });
-    const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
-    for (;;) {
-      const part = await reader?.read();
-      if (part === undefined || part.done) break;
-      setText((before) => before + part.value);
+    const headers = { authorization: `Bearer ${await getToken()}` };
+    try {
+      const response = await request(`/opencode/stream?${query}`, { headers, signal });
+      const reader = response.body?.pipeThrough(new TextDecoderStream()).getReader();
+      for (;;) {
+        const part = await reader?.read();
+        if (part === undefined || part.done) break;
+        setText((before) => before + part.value);
+      }
+    } catch (error) {
+      // Who has pressed "stop" needs no telling.
+      if (!signal.aborted) throw error;
     }
   });
   return (
@@ -88,6 +92,7 @@ function StreamTest() {
           </button>
         )}
       </div>
+      <ErrorNote error={start.error} />
       {text !== "" && <pre data-testid="stream">{text}</pre>}
     </section>
   );

@@ -1,6 +1,7 @@
 import { useEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { isTerminal, type TaskState, type TaskView } from "#schemas";
+import { errorFromWire } from "#schemas/client/wire.ts";
 import { credits, dateTime } from "../state/format.ts";
 import { client } from "../state/session.ts";
 import type { Block, TaskLog, ToolBlock } from "../state/task-log.ts";
@@ -76,11 +77,7 @@ function OpenTask({ task, onEnded, onDecided }: Omit<TaskProps, "startOpen">) {
       </div>
       <ErrorNote error={cancel.error} />
       <Output log={log} />
-      {log.error !== undefined && (
-        <div className="note bad" role="alert">
-          <strong>{log.error.message}</strong> <span className="muted">{log.error.hint}</span>
-        </div>
-      )}
+      {log.error !== undefined && <ErrorNote error={errorFromWire(log.error)} />}
       {log.usage !== undefined && (
         <small className="muted" data-testid="usage">
           {t("task.tokens", {
