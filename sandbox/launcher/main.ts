@@ -36,7 +36,8 @@ const watchdog = new Watchdog();
 let hello: { socket: string; secret: string } | undefined;
 
 function tell(message: FromLauncher): void {
-  if (process.connected) process.send?.(message);
+  // Without a callback a broken channel would be thrown, and we end before having ended our sandboxes.
+  if (process.connected) process.send?.(message, () => undefined);
 }
 
 /** Node marks its own descriptors close-on-exec; others come from whoever started the server. */
@@ -199,6 +200,11 @@ closeInherited();
 // A Ctrl+C in the terminal is the server's to handle: it decides when sandboxes end.
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => undefined);
 process.on("disconnect", () => void farewell());
+process.on("uncaughtException", (error) => {
+  process.stderr.write(`${error.stack}\n`);
+  void farewell();
+});
+process.stderr.on("error", () => undefined);
 process.on("message", (message: ToLauncher) => {
   if (message.type === "hello") hello = message;
   else if (message.type === "launch") void launch(message.request);
