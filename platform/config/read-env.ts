@@ -57,9 +57,12 @@ export function list(env: Env, name: string): string[] {
     .filter((item) => item !== "");
 }
 
+/** An http(s) address without the slash at its end. */
 export function url(env: Env, name: string): string | undefined {
   const raw = text(env, name);
   if (raw === undefined) return undefined;
-  if (!URL.canParse(raw)) throw new ConfigError(name, `"${raw}" is not a URL`);
+  if (!/^https?:$/.test(URL.parse(raw)?.protocol ?? "")) {
+    throw new ConfigError(name, `"${raw}" is not an http(s) address`);
+  }
   return raw.replace(/\/+$/, "");
 }

@@ -18,11 +18,20 @@ export function sendError(reply: FastifyReply, request: FastifyRequest, error: u
     const level = known.code === "InternalError" ? "error" : "warn";
     request.log[level]({ err: known.cause ?? known }, "request failed");
   }
-  if (known.details.retry_after_seconds !== undefined) {
-    reply.header("retry-after", String(Math.ceil(known.details.retry_after_seconds)));
-  }
-  if (known.code === "Unauthenticated") reply.header("www-authenticate", "Bearer");
-  return reply.code(known.httpStatus).type("application/json; charset=utf-8").send(known.toHttp());
+  return reply
+    .code(known.httpStatus)
+    .headers(errorHeaders(known))
+    .type("application/json; charset=utf-8")
+    .send(known.toHttp());
+}
+
+/** What an error says in headers, whatever envelope its body has. */
+export function errorHeaders({ code, details }: AppError): Record<string, string> {
+  const seconds = details.retry_after_seconds;
+  return {
+    ...(seconds === undefined ? {} : { "retry-after": String(Math.ceil(seconds)) }),
+    ...(code === "Unauthenticated" ? { "www-authenticate": "Bearer" } : {}),
+  };
 }
 
 /** What Fastify's own errors are to a caller. */

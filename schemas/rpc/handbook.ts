@@ -1,5 +1,5 @@
 import { ERRORS } from "../errors.ts";
-import { buildOpenRpc, type OpenRpcDocument } from "./openrpc.ts";
+import { buildOpenRpc, COMMON_ERRORS, type OpenRpcDocument, SIGNED_IN_ERRORS } from "./openrpc.ts";
 
 type Method = OpenRpcDocument["methods"][number];
 type Schema = Record<string, unknown>;
@@ -58,18 +58,7 @@ function section(method: Method): string {
 }
 
 /** What every call can come back with is said once, in the table at the end. */
-const COMMON = new Set([
-  "InvalidRequest",
-  "MethodNotFound",
-  "InvalidParams",
-  "InternalError",
-  "RateLimited",
-  "PayloadTooLarge",
-  "Timeout",
-  "Unavailable",
-  "Unauthenticated",
-  "Forbidden",
-]);
+const COMMON = new Set<string>([...COMMON_ERRORS, ...SIGNED_IN_ERRORS]);
 
 function exampleOf({ name, examples }: Method): string[] {
   const [example] = examples;

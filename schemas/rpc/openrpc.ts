@@ -9,7 +9,7 @@ const OPENRPC_VERSION = "1.3.2";
 const CONTRACT_VERSION = "1.0.0";
 
 /** What any call can come back with, whatever the method. */
-const COMMON_ERRORS: readonly ErrorCode[] = [
+export const COMMON_ERRORS: readonly ErrorCode[] = [
   "InvalidRequest",
   "MethodNotFound",
   "InvalidParams",
@@ -19,7 +19,8 @@ const COMMON_ERRORS: readonly ErrorCode[] = [
   "Timeout",
   "Unavailable",
 ];
-const SIGNED_IN_ERRORS: readonly ErrorCode[] = ["Unauthenticated", "Forbidden"];
+/** And what only those that need a caller can. */
+export const SIGNED_IN_ERRORS: readonly ErrorCode[] = ["Unauthenticated", "Forbidden"];
 
 type Json = Record<string, unknown>;
 

@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
-import { bearerOf, fromHttpError } from "#platform/http/index.ts";
+import { bearerOf, errorHeaders, fromHttpError } from "#platform/http/index.ts";
 import type { Log } from "#platform/log.ts";
 import { AppError } from "#schemas";
 import type { Api } from "../api.ts";
@@ -31,7 +31,7 @@ async function answer(api: Api, request: FastifyRequest, reply: FastifyReply): P
   const bytes = await bodyOf(api, request, reply, identity);
   const { text, error } = await api.engine.handle(bytes, sessionOf(api, request, reply, identity));
   if (text === undefined) return reply.code(204).send();
-  if (error !== undefined) setErrorHeaders(reply, error);
+  if (error !== undefined) reply.headers(errorHeaders(error));
   return reply
     .code(error?.httpStatus ?? 200)
     .header("cache-control", "no-store")
@@ -77,12 +77,9 @@ function sessionOf(api: Api, request: FastifyRequest, reply: FastifyReply, ident
 }
 
 function sendError(reply: FastifyReply, error: AppError): FastifyReply {
-  setErrorHeaders(reply, error);
-  return reply.code(error.httpStatus).type("application/json; charset=utf-8").send(errorText(null, error));
-}
-
-function setErrorHeaders(reply: FastifyReply, error: AppError): void {
-  const seconds = error.details.retry_after_seconds;
-  if (seconds !== undefined) reply.header("retry-after", String(Math.ceil(seconds)));
-  if (error.code === "Unauthenticated") reply.header("www-authenticate", "Bearer");
+  return reply
+    .code(error.httpStatus)
+    .headers(errorHeaders(error))
+    .type("application/json; charset=utf-8")
+    .send(errorText(null, error));
 }

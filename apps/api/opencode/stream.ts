@@ -44,7 +44,7 @@ export async function streamPrompt(
   try {
     const context = contextOf(deps, caller, request.log as Log, gone.signal);
     const taskId = await start(context, prompt, model ?? (await firstModel(context)));
-    relay(deps, { caller, taskId, output, signal: gone.signal });
+    relay(deps, { context, taskId, output });
   } catch (error) {
     output.destroy();
     throw error;
@@ -108,21 +108,20 @@ async function start(context: Context, prompt: string, model: string): Promise<s
 }
 
 interface Relay {
-  readonly caller: Caller;
+  readonly context: Context;
   readonly taskId: string;
   readonly output: PassThrough;
-  readonly signal: AbortSignal;
 }
 
 /** Events in, text out, no faster than the client reads. */
-function relay({ api }: OpencodeRoutesDeps, { caller, taskId, output, signal }: Relay): void {
+function relay({ api }: OpencodeRoutesDeps, { context, taskId, output }: Relay): void {
+  const { caller, database, log, signal } = context;
   const transcript = new Transcript(caller.username);
   const write = async (text: string): Promise<void> => {
     if (text === "" || output.destroyed || output.writableEnded) return;
     if (!output.write(text)) await once(output, "drain", { signal }).catch(() => undefined);
   };
   const tellPlace = async (): Promise<void> => {
-    const context = { caller, database: api.database, config: api.config } as Context;
     const { state, position, reason } = await agentHandlers["agent.status"](context, { task_id: taskId });
     if (state === "pending" && position !== undefined) await write(transcript.waiting(position, reason));
   };
@@ -144,6 +143,8 @@ function relay({ api }: OpencodeRoutesDeps, { caller, taskId, output, signal }: 
   signal.addEventListener("abort", () => {
     clearInterval(timer);
     stop();
-    requestCancel(api.database.db, { user_id: caller.user_id }, taskId).catch(() => undefined);
+    requestCancel(database.db, { user_id: caller.user_id }, taskId).catch((error: unknown) =>
+      log.warn({ err: error, task_id: taskId }, "a run whose client left could not be cancelled"),
+    );
   });
 }

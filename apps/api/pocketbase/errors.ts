@@ -1,5 +1,5 @@
 import type { FastifyReply, FastifyRequest } from "fastify";
-import { fromHttpError } from "#platform/http/index.ts";
+import { errorHeaders, fromHttpError } from "#platform/http/index.ts";
 import type { AppError } from "#schemas";
 
 /** PocketBase's envelope: `{status, message, data: {field: {code, message}}}`. */
@@ -10,11 +10,12 @@ export function sendPocketbaseError(
 ): FastifyReply {
   const known = fromHttpError(error);
   if (known.code === "InternalError") request.log.error({ err: known.cause ?? known }, "request failed");
-  const seconds = known.details.retry_after_seconds;
-  if (seconds !== undefined) reply.header("retry-after", String(Math.ceil(seconds)));
   // A name that is taken is a validation error there.
   const status = known.code === "Conflict" ? 400 : known.httpStatus;
-  return reply.code(status).send({ status, message: messageOf(known), data: fieldsOf(known) });
+  return reply
+    .code(status)
+    .headers(errorHeaders(known))
+    .send({ status, message: messageOf(known), data: fieldsOf(known) });
 }
 
 function messageOf(error: AppError): string {

@@ -1,9 +1,10 @@
 import type { Database } from "#database";
 import type { Caller } from "#platform/authenticate.ts";
 import type { Config } from "#platform/config/config.ts";
+import { requireRole } from "#platform/http/index.ts";
 import type { Log } from "#platform/log.ts";
 import type { Secrets } from "#platform/secrets.ts";
-import { type Access, AppError, type MethodName, methods, ROLES, toAppError } from "#schemas";
+import { type Access, AppError, type MethodName, methods, toAppError } from "#schemas";
 import { buildOpenRpc } from "#schemas/rpc/openrpc.ts";
 import type { Connection, Context, Handlers } from "../handler.ts";
 import { checkText, invalidParams } from "./issues.ts";
@@ -235,11 +236,7 @@ function isMethod(name: string): name is MethodName {
 /** The caller, when signed in with at least the role that the access level names. */
 async function authorise(session: Session, access: Exclude<Access, "public">): Promise<Caller> {
   const caller = await session.caller();
-  if (ROLES.indexOf(caller.role) < ROLES.indexOf(access)) {
-    throw new AppError("Forbidden", `This needs the role ${access}; yours is ${caller.role}.`, {
-      hint: "An administrator can change your role.",
-    });
-  }
+  requireRole(caller, access);
   return caller;
 }
 

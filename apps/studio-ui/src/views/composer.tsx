@@ -1,4 +1,4 @@
-import { useEffect, useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import { client } from "../state/session.ts";
 import { useAction, useAsync } from "../state/use-async.ts";
@@ -9,6 +9,11 @@ interface ComposerProps {
   /** Offer the first prompt of the sample. */
   suggest: boolean;
   onSent: () => void;
+}
+
+/** Not `crypto.randomUUID`: a page that a team opens over plain HTTP has none. */
+function newKey(): string {
+  return Array.from(crypto.getRandomValues(new Uint32Array(4)), (part) => part.toString(36)).join("-");
 }
 
 /** Where a prompt is written and sent. */
@@ -22,16 +27,20 @@ export function Composer({ projectId, suggest, onSent }: ComposerProps) {
     if (suggest) setPrompt((before) => (before === "" ? t("prompt.suggestion") : before));
   }, [suggest, t]);
 
+  const attempt = useRef({ of: "", key: "" });
   const send = useAction(async () => {
     if (chosen === undefined || prompt.trim() === "") return;
+    const of = JSON.stringify([projectId, chosen, prompt]);
+    if (attempt.current.of !== of) attempt.current = { of, key: newKey() };
     await client.call("agent.dispatch", {
       agent: "CodeAgent",
       project_id: projectId,
       prompt,
       model: chosen,
-      // A second press of the button, or a repeat after a lost answer, is the same task.
-      idempotency_key: crypto.randomUUID(),
+      // Sent again after a lost answer, it is the same task.
+      idempotency_key: attempt.current.key,
     });
+    attempt.current = { of: "", key: "" };
     setPrompt("");
     onSent();
   });

@@ -29,7 +29,7 @@ export function FileView({ project, path, onClose, onSaved }: FileViewProps) {
       project_id: project.id,
       path,
       content,
-      base_revision: project.revision,
+      base_revision: file.data.revision,
     });
     onSaved();
     onClose();
