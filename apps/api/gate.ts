@@ -1,4 +1,5 @@
 import type { Authenticator, Caller } from "#platform/authenticate.ts";
+import { addressKey } from "#platform/http/address-key.ts";
 import type { TokenBuckets } from "#platform/token-bucket.ts";
 import { AppError, toAppError } from "#schemas";
 
@@ -52,7 +53,7 @@ export class Gate {
 
   /** Take one call's worth. @throws AppError RateLimited */
   admit(caller: Caller | undefined, address: string): void {
-    if (caller === undefined) this.#options.perIp.takeOrThrow(address);
+    if (caller === undefined) this.#options.perIp.takeOrThrow(addressKey(address));
     else this.#options.perUser.takeOrThrow(caller.user_id);
   }
 }

@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { usableModels } from "#database/accounts/provider-resolution.ts";
 import type { Database } from "#database/open.ts";
-import type { Authenticator } from "#platform/authenticate.ts";
+import type { Authenticator, Caller } from "#platform/authenticate.ts";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
 import type { Secrets } from "#platform/secrets.ts";
@@ -64,8 +64,11 @@ function addRoutes(scope: FastifyInstance, deps: LlmServerDeps): void {
     await live.close(Math.min(LONGEST_GRACE_MS, config.shutdownGraceMs));
     await remote.close();
   });
-  scope.post(CHAT_ENDPOINT, async (request, reply) => {
-    const caller = await callerOf(request);
+  // Who calls is asked before the body is read: nobody unknown makes us take in and parse 16 MB.
+  const callers = new WeakMap<FastifyRequest, Caller>();
+  const onRequest = async (request: FastifyRequest) => void callers.set(request, await callerOf(request));
+  scope.post(CHAT_ENDPOINT, { onRequest }, async (request, reply) => {
+    const caller = callers.get(request) ?? (await callerOf(request));
     return chat(request, reply, caller, { db, config, secrets, remote, live, log });
   });
   scope.get("/v1/models", async (request) => ({ object: "list", data: await modelsOf(request) }));

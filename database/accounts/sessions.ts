@@ -1,4 +1,5 @@
 import type { Config } from "#platform/config/config.ts";
+import { addressKey } from "#platform/http/address-key.ts";
 import { hashPassword, verifyPassword } from "#platform/password.ts";
 import { TokenBuckets } from "#platform/token-bucket.ts";
 import { type AccessTokens, hashToken, newRefreshToken } from "#platform/tokens/index.ts";
@@ -19,6 +20,9 @@ export interface SessionsOptions {
   };
 }
 
+/** Registering is as slow as signing in, and succeeds: an address may do so this many times as often as fail. */
+const REGISTRATIONS_PER_LOGIN = 10;
+
 /**
  * Signing in and staying signed in, for every route that does so. One per process: it counts the attempts
  * that failed, per address and per name.
@@ -29,6 +33,8 @@ export interface Sessions {
    * the name exists or not. `address`: the client's, for the limit. Throws RateLimited.
    */
   checkPassword(credentials: { username: string; password: string }, address: string): Promise<UserRow>;
+  /** Count a registration from this address, whatever route it comes by. Throws RateLimited. */
+  admitRegistration(address: string): void;
   /** A new session: an access token, and the first refresh token of a new family. */
   issue(user: UserRow): Promise<Session>;
   /** The next session for a refresh token, which is spent by it. Throws Unauthenticated. */
@@ -47,6 +53,7 @@ export function createSessions(options: SessionsOptions): Sessions {
   const { db } = options.database;
   const { auth, limits } = options.config;
   const failures = new FailedAttempts(limits.loginsPerMinute);
+  const registrations = new TokenBuckets(perMinute(limits.loginsPerMinute * REGISTRATIONS_PER_LOGIN));
   const expiry = () => new Date(Date.now() + auth.refreshTokenSeconds * 1000);
 
   const checkPassword: Sessions["checkPassword"] = async ({ username, password }, address) => {
@@ -81,6 +88,7 @@ export function createSessions(options: SessionsOptions): Sessions {
 
   return {
     checkPassword,
+    admitRegistration: (address) => registrations.takeOrThrow(addressKey(address)),
     issue,
     async refresh(refresh_token) {
       const next = newRefreshToken();
@@ -111,21 +119,25 @@ class FailedAttempts {
   readonly #perAddress: TokenBuckets;
   readonly #perName: TokenBuckets;
 
-  constructor(perMinute: number) {
-    const allowance = { perSecond: perMinute / 60, burst: Math.max(1, Math.floor(perMinute)) };
-    this.#perAddress = new TokenBuckets(allowance);
-    this.#perName = new TokenBuckets(allowance);
+  constructor(failuresPerMinute: number) {
+    this.#perAddress = new TokenBuckets(perMinute(failuresPerMinute));
+    this.#perName = new TokenBuckets(perMinute(failuresPerMinute));
   }
 
   async counting<T>(address: string, username: string, attempt: () => Promise<T>): Promise<T> {
     const name = username.trim().normalize("NFKC").toLowerCase();
-    this.#perAddress.takeOrThrow(address);
+    const place = addressKey(address);
+    this.#perAddress.takeOrThrow(place);
     this.#perName.takeOrThrow(name);
     const result = await attempt();
-    this.#perAddress.refund(address);
+    this.#perAddress.refund(place);
     this.#perName.refund(name);
     return result;
   }
+}
+
+function perMinute(count: number): { perSecond: number; burst: number } {
+  return { perSecond: count / 60, burst: Math.max(1, Math.floor(count)) };
 }
 
 async function sessionOf(tokens: AccessTokens, user: UserRow, refresh_token: string): Promise<Session> {

@@ -7,6 +7,7 @@ import { type FastifyBaseLogger, type FastifyInstance, fastify, LogController } 
 import { AppError, type ErrorCode } from "#schemas";
 import type { Log } from "../log.ts";
 import type { TokenBuckets } from "../token-bucket.ts";
+import { addressKey } from "./address-key.ts";
 import { installJsonBodies } from "./bodies.ts";
 import { installErrorHandling, sendError } from "./errors.ts";
 import { type HealthRegistry, registerHealth } from "./health.ts";
@@ -93,7 +94,7 @@ function installHooks(app: FastifyInstance, options: HttpServerOptions): void {
       "x-frame-options": "DENY",
       "referrer-policy": "no-referrer",
     });
-    if (request.routeOptions.url !== "/health") options.perIp?.takeOrThrow(request.ip);
+    if (request.routeOptions.url !== "/health") options.perIp?.takeOrThrow(addressKey(request.ip));
   });
   app.addHook("onSend", async (_request, reply, payload) => {
     const type = String(reply.getHeader("content-type") ?? "");

@@ -6,7 +6,7 @@ import { deleteProvider } from "#database/accounts/index.ts";
 import type { Sessions } from "#database/accounts/sessions.ts";
 import { createUser, findUser } from "#database/accounts/users.ts";
 import type { Caller } from "#platform/authenticate.ts";
-import { bearerOf, parseInput } from "#platform/http/index.ts";
+import { bearerOf, limitBodies, parseInput, requireRole } from "#platform/http/index.ts";
 import type { Log } from "#platform/log.ts";
 import { hashPassword } from "#platform/password.ts";
 import type { Secrets } from "#platform/secrets.ts";
@@ -46,6 +46,7 @@ const updateSchema = z.object({
 export async function registerPocketbase(app: FastifyInstance, deps: PocketbaseDeps): Promise<void> {
   await app.register((scope, _options, done) => {
     scope.setErrorHandler(sendPocketbaseError);
+    limitBodies(scope);
     scope.addHook("onSend", async (_request, reply) => {
       reply.header("cache-control", "no-store");
     });
@@ -80,6 +81,7 @@ function registerSignIn(scope: FastifyInstance, deps: PocketbaseDeps): void {
     const { username, email, password, passwordConfirm } = parseInput(createSchema, request.body);
     if (password !== passwordConfirm) throw mismatch();
     const credentials = parseInput(credentialsSchema, { username: username ?? email, password });
+    deps.sessions.admitRegistration(request.ip);
     const user = await createUser(database.db, {
       username: credentials.username,
       password_hash: await hashPassword(password),
@@ -121,9 +123,11 @@ async function signedIn(deps: PocketbaseDeps, user: UserRow): Promise<{ token: s
 }
 
 /** The client sends its token bare, without the word Bearer. */
-function callerOf(deps: PocketbaseDeps, request: FastifyRequest): Promise<Caller> {
+async function callerOf(deps: PocketbaseDeps, request: FastifyRequest): Promise<Caller> {
   const { authorization } = request.headers;
-  return deps.api.gate.authenticate(bearerOf(authorization) ?? authorization?.trim());
+  const caller = await deps.api.gate.authenticate(bearerOf(authorization) ?? authorization?.trim());
+  deps.api.gate.admit(caller, request.ip);
+  return caller;
 }
 
 /** @throws AppError NotFound for anybody else's id, as for one that does not exist. */
@@ -141,6 +145,8 @@ async function setKey(
   request: FastifyRequest,
 ): Promise<void> {
   const { api, secrets } = deps;
+  // What provider.set asks for; the handler itself is called past that check.
+  requireRole(caller, "developer");
   if (api_key === "") {
     await deleteProvider(api.database.db, caller.user_id);
     return;

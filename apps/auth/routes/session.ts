@@ -2,21 +2,12 @@ import type { FastifyInstance } from "fastify";
 import { createUser } from "#database/accounts/users.ts";
 import { parseInput } from "#platform/http/index.ts";
 import { hashPassword } from "#platform/password.ts";
-import { TokenBuckets } from "#platform/token-bucket.ts";
 import { AppError, credentialsSchema, loginSchema, refreshSchema } from "#schemas";
 import type { AuthDeps } from "../register-auth.ts";
-
-/** Registering is as slow as signing in, and succeeds: an address may do so this many times as often as fail. */
-const REGISTRATIONS_PER_LOGIN = 10;
 
 /** `/auth/register|login|refresh|logout`: answers a session, without being signed in. */
 export function registerSessionRoutes(app: FastifyInstance, deps: AuthDeps): void {
   const { database, config, sessions } = deps;
-  const perMinute = config.limits.loginsPerMinute * REGISTRATIONS_PER_LOGIN;
-  const registrations = new TokenBuckets({
-    perSecond: perMinute / 60,
-    burst: Math.max(1, Math.floor(perMinute)),
-  });
 
   app.post("/auth/register", async (request) => {
     if (!config.auth.allowRegistration) {
@@ -25,7 +16,7 @@ export function registerSessionRoutes(app: FastifyInstance, deps: AuthDeps): voi
       });
     }
     const { username, password } = parseInput(credentialsSchema, request.body);
-    registrations.takeOrThrow(request.ip);
+    sessions.admitRegistration(request.ip);
     const user = await createUser(database.db, {
       username,
       password_hash: await hashPassword(password),
