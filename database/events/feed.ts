@@ -1,5 +1,5 @@
 import type { Log } from "#platform/log.ts";
-import { AppError, isTerminal, type TaskEvent } from "#schemas";
+import { AppError, isTerminal, MAX_SEQ, type TaskEvent } from "#schemas";
 import type { Database } from "../open.ts";
 import { EVENTS_CHANNEL } from "../queue/channels.ts";
 import { taskNotFound } from "../queue/read.ts";
@@ -26,8 +26,6 @@ const PAGE_EVENTS = 200;
 const PAGE_BYTES = 256 * 1024;
 /** Subscribers read for in one statement. */
 const READ_TOGETHER = 32;
-/** The largest seq the column holds: a caller's larger one must not fail the statement others share. */
-const MAX_SEQ = 2 ** 31 - 1;
 
 interface Subscription extends Place {
   after_seq: number;
@@ -93,6 +91,7 @@ export class EventFeed implements AsyncDisposable {
   subscribe(task_id: string, after_seq: number, onEvents: OnEvents, onEnd: OnEnd): () => void {
     const subscription: Subscription = {
       task_id,
+      // A larger one must not fail the statement that others share.
       after_seq: Math.min(after_seq, MAX_SEQ),
       announced: 0,
       busy: false,

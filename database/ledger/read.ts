@@ -1,6 +1,7 @@
 import { type Selectable, sql } from "kysely";
 import { AppError } from "#schemas";
 import type { Balance } from "../accounts/balance.ts";
+import { madeUpCursor } from "../cursor.ts";
 import type { Db, LedgerEntriesTable } from "../schema.ts";
 
 /** @throws AppError NotFound. */
@@ -45,13 +46,8 @@ export async function listEntries(db: Db, filter: EntryFilter): Promise<EntryPag
 }
 
 function readCursor(cursor: string): number {
-  const id = /^\d{1,15}$/.test(cursor) ? Number(cursor) : undefined;
-  if (id !== undefined) return id;
-  const message = "The cursor is not one this list gave out.";
-  throw new AppError("InvalidParams", message, {
-    issues: [{ path: "cursor", message }],
-    hint: "Start again without a cursor.",
-  });
+  if (!/^\d{1,15}$/.test(cursor)) throw madeUpCursor();
+  return Number(cursor);
 }
 
 export interface UserOff {

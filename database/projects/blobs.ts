@@ -2,7 +2,8 @@ import { createHash } from "node:crypto";
 import { sql } from "kysely";
 import { isForeignKeyViolation } from "../errors.ts";
 import type { Db } from "../schema.ts";
-import type { NamedVersion } from "./types.ts";
+import { checkFileSize } from "./quotas.ts";
+import type { NamedVersion, Quota } from "./types.ts";
 
 /** One INSERT takes this much at most, so that neither side buffers a whole import. */
 const BATCH_BYTES = 8 * 1024 * 1024;
@@ -44,6 +45,27 @@ export async function putBlobs(db: Db, contents: readonly Buffer[]): Promise<Buf
       .execute();
   }
   return hashes;
+}
+
+/**
+ * Store what files hold, as `putBlobs`.
+ * @returns the files in their order, hash and size in the content's place.
+ * @throws AppError QuotaExceeded for one that is too large; then nothing was stored.
+ */
+export async function storeFiles<T extends { readonly path: string; readonly content: Buffer }>(
+  db: Db,
+  files: readonly T[],
+  quota: Quota,
+): Promise<(Omit<T, "content"> & { blob_hash: Buffer; size: number })[]> {
+  for (const { path, content } of files) checkFileSize(quota, path, content.length);
+  const hashes = await putBlobs(
+    db,
+    files.map(({ content }) => content),
+  );
+  return files.flatMap(({ content, ...file }, index) => {
+    const blob_hash = hashes[index];
+    return blob_hash === undefined ? [] : [{ ...file, blob_hash, size: content.length }];
+  });
 }
 
 /** Mark stored contents as handed in just now. Returns those that are stored. */

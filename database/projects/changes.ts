@@ -1,8 +1,8 @@
 import { sql } from "kysely";
 import { AppError } from "#schemas";
+import { after, createdAtMicros, readCursor, writeCursor } from "../cursor.ts";
 import type { ChangeRow, Db } from "../schema.ts";
 import { currentVersions, findClashes, versionsAt } from "./commit.ts";
-import { after, createdAtMicros, readCursor, writeCursor } from "./cursor.ts";
 import { type Merge, mergePaths } from "./merging.ts";
 import { normalizePath, showPath } from "./paths.ts";
 import { getProject } from "./project.ts";

@@ -2,13 +2,12 @@ import { sql } from "kysely";
 import { AppError } from "#schemas";
 import type { Database } from "../open.ts";
 import type { ChangeRow, Db } from "../schema.ts";
-import { putBlobs } from "./blobs.ts";
+import { storeFiles } from "./blobs.ts";
 import { changeFiles, getChange, mergeChange } from "./changes.ts";
 import { conflictError, writeRevision } from "./commit.ts";
 import { storeMerged } from "./edits.ts";
 import { normalizePath, showPath } from "./paths.ts";
 import { lockProject } from "./project.ts";
-import { checkFileSize } from "./quotas.ts";
 import type { Conflict, Delta, FileVersion, Quota } from "./types.ts";
 
 /** What a person decided to keep at a path; null deletes it. */
@@ -132,14 +131,6 @@ async function storeResolutions(
     resolved.set(normal, null);
     if (content !== null) written.push({ path: normal, content });
   }
-  for (const { path, content } of written) checkFileSize(quota, path, content.length);
-  const hashes = await putBlobs(
-    db,
-    written.map(({ content }) => content),
-  );
-  written.forEach(({ path, content }, index) => {
-    const blob_hash = hashes[index];
-    if (blob_hash !== undefined) resolved.set(path, { blob_hash, size: content.length });
-  });
+  for (const { path, ...stored } of await storeFiles(db, written, quota)) resolved.set(path, stored);
   return resolved;
 }

@@ -1,12 +1,11 @@
 import { AppError } from "#schemas";
 import type { Database } from "../open.ts";
 import type { Db } from "../schema.ts";
-import { putBlobs } from "./blobs.ts";
+import { storeFiles } from "./blobs.ts";
 import { type Commit, conflictError, currentVersions, versionsAt, writeRevision } from "./commit.ts";
 import { type MergedText, mergePaths } from "./merging.ts";
 import { normalizePath, showPath } from "./paths.ts";
 import { lockProject } from "./project.ts";
-import { checkFileSize } from "./quotas.ts";
 import type { Delta, Edit, FileVersion, NamedVersion, Project, Quota } from "./types.ts";
 
 const LABELS = { ours: "project", theirs: "yours" };
@@ -82,30 +81,14 @@ async function storeEdits(
   quota: Quota,
 ): Promise<Map<string, Omit<FileVersion, "executable">>> {
   const written = edits.flatMap(({ path, content }) => (content === null ? [] : [{ path, content }]));
-  for (const { path, content } of written) checkFileSize(quota, path, content.length);
-  const hashes = await putBlobs(
-    db,
-    written.map(({ content }) => content),
-  );
-  const stored = new Map<string, Omit<FileVersion, "executable">>();
-  written.forEach(({ path, content }, index) => {
-    const blob_hash = hashes[index];
-    if (blob_hash !== undefined) stored.set(path, { blob_hash, size: content.length });
-  });
-  return stored;
+  const stored = await storeFiles(db, written, quota);
+  return new Map(stored.map(({ path, ...content }) => [path, content]));
 }
 
 /** Store merged texts. @throws AppError QuotaExceeded when a merge of two files that fit does not. */
 export async function storeMerged(db: Db, merged: readonly MergedText[], quota: Quota): Promise<Delta[]> {
-  for (const { path, content } of merged) checkFileSize(quota, path, content.length);
-  const hashes = await putBlobs(
-    db,
-    merged.map(({ content }) => content),
-  );
-  return merged.flatMap(({ path, content, executable }, index) => {
-    const blob_hash = hashes[index];
-    return blob_hash === undefined ? [] : [{ path, to: { blob_hash, size: content.length, executable } }];
-  });
+  const stored = await storeFiles(db, merged, quota);
+  return stored.map(({ path, ...to }) => ({ path, to }));
 }
 
 function futureBase(base: number, head: number): AppError {

@@ -1,5 +1,5 @@
 /** The project store's face: every change is a revision, every path a key in a table. */
-export { collectBlobs, hashContent, putBlobs, readBlobs, readContents } from "./blobs.ts";
+export { collectBlobs, hashContent, putBlobs, readBlobs, readContents, storeFiles } from "./blobs.ts";
 export {
   getChange,
   getOwnChange,

@@ -1,14 +1,14 @@
 import { sql } from "kysely";
 import { newId } from "#platform/ids.ts";
+import { after, createdAtMicros, readCursor, writeCursor } from "../cursor.ts";
 import type { Database } from "../open.ts";
 import type { Db } from "../schema.ts";
-import { putBlobs } from "./blobs.ts";
+import { storeFiles } from "./blobs.ts";
 import { writeRevision } from "./commit.ts";
-import { after, createdAtMicros, readCursor, writeCursor } from "./cursor.ts";
 import { normalizePath } from "./paths.ts";
 import { getProject, projectNotFound } from "./project.ts";
-import { checkFileSize, checkProjectCount } from "./quotas.ts";
-import type { Delta, Project, Quota } from "./types.ts";
+import { checkProjectCount } from "./quotas.ts";
+import type { Project, Quota } from "./types.ts";
 
 export interface NewProject {
   readonly owner_id: string;
@@ -25,19 +25,11 @@ export interface NewProject {
 /** Make a project. @throws AppError QuotaExceeded when the owner has too many. */
 export async function createProject(database: Database, project: NewProject): Promise<Project> {
   const { start, quota } = project;
-  const deltas: Delta[] = [];
-  if (start !== undefined) {
-    for (const file of start.files) checkFileSize(quota, file.path, file.content.length);
-    const hashes = await putBlobs(
-      database.db,
-      start.files.map((file) => file.content),
-    );
-    start.files.forEach(({ path, content }, index) => {
-      const blob_hash = hashes[index];
-      if (blob_hash === undefined) return;
-      deltas.push({ path: normalizePath(path), to: { blob_hash, size: content.length, executable: false } });
-    });
-  }
+  const files = await storeFiles(database.db, start?.files ?? [], quota);
+  const deltas = files.map(({ path, ...to }) => ({
+    path: normalizePath(path),
+    to: { ...to, executable: false },
+  }));
   return database.transaction(async (trx) => {
     await checkProjectCount(trx, quota, project.owner_id);
     const row = await trx

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { AppError, type TaskState, type Usage } from "#schemas";
-import { after, createdAtMicros, readCursor, writeCursor } from "../projects/cursor.ts";
+import { after, createdAtMicros, readCursor, writeCursor } from "../cursor.ts";
 import type { Db, TaskRow } from "../schema.ts";
 
 /**

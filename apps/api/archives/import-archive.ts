@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { type Readable, Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Database } from "#database";
-import { commitImport, type NamedVersion, putBlobs, type Quota } from "#database/projects/index.ts";
+import { commitImport, type NamedVersion, type Quota, storeFiles } from "#database/projects/index.ts";
 import { AppError } from "#schemas";
 import { type ArchivedFile, readZip } from "./read-zip.ts";
 
@@ -80,14 +80,7 @@ export async function importArchive(
   let waiting: ArchivedFile[] = [];
   let bytes = 0;
   const store = async () => {
-    const hashes = await putBlobs(
-      database.db,
-      waiting.map(({ content }) => content),
-    );
-    waiting.forEach(({ path: name, content, executable }, index) => {
-      const blob_hash = hashes[index];
-      if (blob_hash !== undefined) files.push({ path: name, blob_hash, size: content.length, executable });
-    });
+    files.push(...(await storeFiles(database.db, waiting, quota)));
     waiting = [];
     bytes = 0;
   };

@@ -24,12 +24,14 @@ export function writeCursor({ at, id }: Place): string {
 export function readCursor(cursor: string): Place {
   const found = /^(\d{1,16}) ([\x21-\x7e]{1,64})$/.exec(Buffer.from(cursor, "base64url").toString("latin1"));
   const [, at, id] = found ?? [];
-  if (at === undefined || id === undefined) {
-    const message = "The cursor is not one this list gave out.";
-    throw new AppError("InvalidParams", message, {
-      issues: [{ path: "cursor", message }],
-      hint: "Start again without a cursor.",
-    });
-  }
+  if (at === undefined || id === undefined) throw madeUpCursor();
   return { at: Number(at), id };
+}
+
+export function madeUpCursor(): AppError {
+  const message = "The cursor is not one this list gave out.";
+  return new AppError("InvalidParams", message, {
+    issues: [{ path: "cursor", message }],
+    hint: "Start again without a cursor.",
+  });
 }
