@@ -1,12 +1,13 @@
+import { once } from "node:events";
 import { createServer, type Server, type ServerResponse } from "node:http";
 import { type AddressInfo, createServer as createTcpServer } from "node:net";
-import { setTimeout as sleep } from "node:timers/promises";
 import OpenAI from "openai";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { collect, type LlmUser, startLlmServer, type TestLlmServer } from "#tests/support/llm-server.ts";
 import { type ScriptedProvider, startScriptedProvider } from "#tests/support/provider.ts";
 
 const START = 10_000_000;
+vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 const ask = (content: string) => ({ model: "gpt-test", messages: [{ role: "user" as const, content }] });
 
 /** Every way a provider can go wrong, each time with a new user so that no circuit breaker interferes. */
@@ -18,9 +19,9 @@ describe("providers that misbehave", () => {
   beforeAll(async () => {
     provider = await startScriptedProvider();
     server = await startLlmServer({
-      CDS_PROVIDER_CONNECT_TIMEOUT_MS: "300",
-      CDS_PROVIDER_FIRST_BYTE_TIMEOUT_MS: "300",
-      CDS_PROVIDER_IDLE_TIMEOUT_MS: "400",
+      CDS_PROVIDER_CONNECT_TIMEOUT_MS: "1000",
+      CDS_PROVIDER_FIRST_BYTE_TIMEOUT_MS: "1000",
+      CDS_PROVIDER_IDLE_TIMEOUT_MS: "1500",
     });
   });
   afterAll(async () => {
@@ -118,13 +119,12 @@ describe("providers that misbehave", () => {
     }
   });
 
-  it("[MU-10] a provider that never answers is a 504 in time", async () => {
+  it("[MU-10] a provider that never answers is a 504, asked once and let go", async () => {
     const user = await newUser();
-    const started = performance.now();
     const error = await fail(user, "[[hang]]", true);
     expect(error.status).toBe(504);
     expect(error.code).toBe("provider_timeout");
-    expect(performance.now() - started).toBeLessThan(2000);
+    await expect.poll(() => provider.requestsOf(user.key)).toMatchObject([{ aborted: true }]);
     await untouched(user);
   });
 
@@ -209,8 +209,9 @@ describe("providers that misbehave", () => {
 
   it("a slow but steady provider is let finish", async () => {
     const user = await newUser();
+    // Longer as a whole than any of the time-outs.
     const stream = await user.client.chat.completions.create({
-      ...ask("[[delay:100]] [[text:a b c d e f g h]]"),
+      ...ask("[[delay:250]] [[text:a b c d e f g h]]"),
       stream: true,
     });
     expect((await collect(stream)).length).toBeGreaterThan(8);
@@ -246,7 +247,7 @@ describe("providers that misbehave", () => {
 
   it("a port where nobody listens, and one where nobody speaks HTTP", async () => {
     const tcp = createTcpServer((socket) => socket.resume().end("hello\r\n\r\n")).listen(0, "127.0.0.1");
-    await sleep(20);
+    await once(tcp, "listening");
     const { port } = tcp.address() as AddressInfo;
     const garbled = await newUser(`http://127.0.0.1:${port}/v1`);
     expect((await fail(garbled, "x", true)).code).toBe("provider_unreachable");
