@@ -47,15 +47,22 @@ class TreeGroup implements LimitGroup {
     return this.#tree().map(({ pid }) => pid);
   }
 
-  /** Stop all but the outermost, which only waits; again until no new one has been forked meanwhile. */
+  /**
+   * Stop all but the outermost, which only waits; again until no new one has been forked meanwhile. One that
+   * waits in the kernel (state D, as for a child of vfork that is stopped before its exec) stops on its way out.
+   */
   async freeze(): Promise<void> {
     const deadline = Date.now() + STOP_MS;
+    const told = new Set<number>();
     for (let clean = 0; clean < CLEAN_LOOKS; await sleep(STOP_WAIT_MS)) {
-      const running = this.#tree().filter((info) => info.pid !== this.#root && !isStopped(info));
+      const running = this.#tree().filter(
+        (info) => info.pid !== this.#root && !isStopped(info) && !(info.state === "D" && told.has(info.pid)),
+      );
       clean = running.length === 0 ? clean + 1 : 0;
       for (const info of running) {
         signal(info.pid, "SIGSTOP");
-        if (!this.#stopped.some(({ pid }) => pid === info.pid)) this.#stopped.push(info);
+        if (!told.has(info.pid)) this.#stopped.push(info);
+        told.add(info.pid);
       }
       if (Date.now() > deadline) {
         await this.thaw();

@@ -27,7 +27,7 @@ const tree = await until(() => {
 });
 await nasty.freeze();
 const stopped = treeOf(nasty.pid, allProcesses()).filter(
-  ({ pid, state }) => pid !== nasty.pid && state !== "T",
+  ({ pid, state }) => pid !== nasty.pid && state !== "T" && state !== "D",
 );
 await nasty.thaw();
 await nasty.kill();

@@ -226,10 +226,16 @@ it("[SB-fs] nothing gets out while somebody swaps directories and links in a rac
   await symlink(join(top, "outside"), join(root, "swap"));
   await writeFile(join(top, "outside", "file"), "OUTSIDE");
   const swapper = new Worker(
-    `const fs = require("fs"), root = require("worker_threads").workerData;
-     for (;;) for (const [a, b] of [["work", "spare"], ["swap", "work"], ["work", "swap"], ["spare", "work"]])
-       try { fs.renameSync(root + "/" + a, root + "/" + b) } catch {}`,
-    { eval: true, workerData: root },
+    // Making a missing directory anew, as the jail does, must not end the game: what is in the way is removed.
+    `const fs = require("fs"), { root, outside } = require("worker_threads").workerData;
+     const attempt = (act) => { try { act(); return true } catch { return false } };
+     const move = (a, b) => attempt(() => fs.renameSync(root + "/" + a, root + "/" + b));
+     for (;;) {
+       attempt(() => fs.symlinkSync(outside, root + "/swap"));
+       move("work", "spare"); move("swap", "work"); move("work", "swap");
+       if (!move("spare", "work")) { attempt(() => fs.rmSync(root + "/work", { recursive: true })); move("spare", "work"); }
+     }`,
+    { eval: true, workerData: { root, outside: join(top, "outside") } },
   );
   const seen = { inside: 0, refused: 0, escaped: 0 };
   const enough = () => seen.inside > 10 && seen.refused > 10;

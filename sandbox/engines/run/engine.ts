@@ -68,7 +68,7 @@ export class RunEngine {
 
   /**
    * Start a program. It runs when this resolves; what is wrong with the program itself (no such file) shows
-   * as exit code 1 and a line on stderr. Throws AppError InvalidParams for a spec that could not be isolated
+   * as exit code 1 or 127 and a line on stderr. Throws AppError InvalidParams for a spec that could not be isolated
    * safely, NotFound for a missing mount source, EngineUnavailable when no sandbox can be made.
    */
   async start(spec: SandboxSpec): Promise<SandboxProcess> {

@@ -97,7 +97,7 @@ describe.each(["best", "rlimits"] as const)("with %s limits", (which) => {
   });
 
   it("[MU-3] a fork bomb stays within its bounds and can be ended", async () => {
-    const bomb = "bomb() { bomb | bomb & }; bomb; echo ready; sleep 1000";
+    const bomb = "bomb() { bomb | bomb & }; echo ready; bomb; sleep 1000";
     const { slot, running } = await started(["bash", "-c", bomb], { limits: { ...LIMITS, processes: 40 } });
     await once(running.stdout, "data");
     await sleep(700);
