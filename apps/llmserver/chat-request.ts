@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { parseInput } from "#platform/http/bodies.ts";
+import { AppError } from "#schemas";
 
 /** What one choice may be asked for at once; OpenAI allows 128, nobody's balance wants that. */
 const MAX_CHOICES = 16;
@@ -59,6 +60,35 @@ export function parseChatRequest(input: unknown, maxOutputTokens: number): ChatR
     maxTokens: Math.min(maxOutputTokens, ...wished),
     bytes: Buffer.byteLength(JSON.stringify(body)),
   };
+}
+
+/**
+ * What may be asked for with the server's own key: how to answer. Whatever else a provider or a proxy understands
+ * (another or a dearer model as `models`, `fallbacks`, `service_tier`; somewhere else to send the key as `api_base`;
+ * searches and plug-ins) is neither limited by the list of models nor paid for by tokens.
+ */
+const WITH_SERVER_KEY: ReadonlySet<string> = new Set([
+  ...["model", "messages", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "user"],
+  ...["temperature", "top_p", "top_k", "min_p", "stop", "seed", "logit_bias", "logprobs", "top_logprobs"],
+  ...["presence_penalty", "frequency_penalty", "repetition_penalty", "response_format", "verbosity"],
+  ...["tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"],
+  ...["reasoning", "reasoning_effort", "thinking", "chat_template_kwargs"],
+]);
+/** Tools the caller runs; others are run, and charged for, by the provider. */
+const CALLERS_TOOLS: ReadonlySet<string> = new Set(["function", "custom"]);
+
+/**
+ * A request without what the server's key is not for: with a user's own, everything goes to the provider as it came.
+ * @throws AppError InvalidParams for a tool that the provider would run.
+ */
+export function withServerKey(request: ChatRequest): ChatRequest {
+  const { body } = request;
+  if (body.tools?.some(({ type }) => !CALLERS_TOOLS.has(type)) === true) {
+    const message = "Tools that the provider runs cannot be used with the server's key.";
+    throw new AppError("InvalidParams", message, { issues: [{ path: "tools", message }] });
+  }
+  const kept = Object.entries(body).filter(([name]) => WITH_SERVER_KEY.has(name));
+  return { ...request, body: Object.fromEntries(kept) as ChatBody };
 }
 
 /**

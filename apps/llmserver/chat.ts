@@ -8,7 +8,7 @@ import type { Log } from "#platform/log.ts";
 import type { Secrets } from "#platform/secrets.ts";
 import { ApiError, ClientGone, toApiError } from "./api-error.ts";
 import { Charge } from "./charge.ts";
-import { type ChatRequest, parseChatRequest, upstreamBody } from "./chat-request.ts";
+import { type ChatRequest, parseChatRequest, upstreamBody, withServerKey } from "./chat-request.ts";
 import { demoSource } from "./demo/source.ts";
 import type { LiveCalls } from "./live-calls.ts";
 import { BrokenAnswer, broken, pump, reportedError } from "./pump.ts";
@@ -160,7 +160,7 @@ function failureOf(error: unknown, { tally, abort }: Call): ApiError | undefined
 
 function sourceOf(route: ProviderRoute, deps: ChatDeps): Source {
   if (route.source === "demo") return demoSource;
-  const { base_url, api_key } = route;
+  const { base_url, api_key, source } = route;
   return ({ request, user_id, abort }) =>
     deps.remote.post({
       base_url,
@@ -168,7 +168,7 @@ function sourceOf(route: ProviderRoute, deps: ChatDeps): Source {
       user_id,
       abort,
       stream: request.stream,
-      body: upstreamBody(request, base_url),
+      body: upstreamBody(source === "server" ? withServerKey(request) : request, base_url),
     });
 }
 

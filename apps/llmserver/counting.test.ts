@@ -2,7 +2,7 @@ import { setImmediate as turn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { AppError } from "#schemas";
 import { ApiError, toApiError } from "./api-error.ts";
-import { mediaParts, parseChatRequest, upstreamBody } from "./chat-request.ts";
+import { mediaParts, parseChatRequest, upstreamBody, withServerKey } from "./chat-request.ts";
 import { LiveCalls } from "./live-calls.ts";
 import { readUsage, Tally } from "./tally.ts";
 import { countRequest, countTokens } from "./tokenizer.ts";
@@ -158,6 +158,15 @@ describe("tally", () => {
   });
 });
 
+describe("a provider that says it used too much to be recorded", () => {
+  it("is recorded with as much as can be: what cannot be settled would cost nothing", async () => {
+    const tally = new Tally();
+    tally.take({ choices: [], usage: { prompt_tokens: 1, completion_tokens: 2_147_483_647 } });
+    tally.take({ choices: [{ index: 0, delta: { content: "and some more" } }] });
+    expect(await tally.usage(async () => 1)).toMatchObject({ output_tokens: 2_147_483_647 });
+  });
+});
+
 describe("requests", () => {
   const base = { model: "m", messages: [{ role: "user", content: "x" }] };
 
@@ -176,6 +185,22 @@ describe("requests", () => {
       max_tokens: 100,
       stream_options: { x: 1, include_usage: true },
     });
+  });
+
+  it("with the server's key ask for an answer and nothing else", () => {
+    const wanted = { temperature: 0.5, tools: [{ type: "function" }], stream: true, max_tokens: 5 };
+    const more = {
+      models: ["dear"],
+      fallbacks: ["dear"],
+      service_tier: "priority",
+      api_base: "http://x",
+      plugins: [],
+    };
+    const request = parseChatRequest({ ...base, ...wanted, ...more }, 100);
+    expect(withServerKey(request).body).toEqual({ ...base, ...wanted });
+    expect(upstreamBody(request, "https://x.example")).toMatchObject(more);
+    const search = parseChatRequest({ ...base, tools: [{ type: "web_search" }] }, 100);
+    expect(() => withServerKey(search)).toThrow("Tools that the provider runs");
   });
 
   it("counts parts that are no text", () => {

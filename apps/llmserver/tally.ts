@@ -133,7 +133,8 @@ export class Tally {
     const rest = this.#counted + (await this.#countPending());
     return {
       input_tokens: told?.input_tokens ?? (await countInput()),
-      output_tokens: (told?.output_tokens ?? 0) + rest,
+      // A sum beyond what can be recorded could never be settled: its call would cost nothing.
+      output_tokens: Math.min(MAX_COUNT, (told?.output_tokens ?? 0) + rest),
       cached_tokens: told?.cached_tokens ?? 0,
       counted_by: "tokenizer",
     };

@@ -19,8 +19,9 @@ export function addRunChecks(health: HealthRegistry, { config, database, sandbox
     return `limits by ${tier}`;
   });
   health.add("opencode", async () => {
-    const path = locateOpencode(config.run.opencodeBin);
-    return config.run.opencodeBin === undefined ? "the pinned version" : path;
+    locateOpencode(config.run.opencodeBin);
+    // Anybody may ask: no path of the server is told.
+    return config.run.opencodeBin === undefined ? "the pinned version" : "the configured one";
   });
 }
 
