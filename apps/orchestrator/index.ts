@@ -22,7 +22,7 @@ export interface OrchestratorDeps {
 
 export interface Orchestrator {
   /** What is at work and what is kept warm, for health and tests. */
-  status(): { active: number; idle: number; processes: number };
+  status(): { active: number; idle: number; spare: number; processes: number };
   /**
    * Take no new task; let running ones finish for `graceMs`, put the rest back into the queue, end every process
    * and remove every directory.
@@ -32,13 +32,16 @@ export interface Orchestrator {
 
 /**
  * Claims tasks and drives agents to their end: opencode in sandboxes, models through a bridge per sandbox.
- * @throws AppError EngineUnavailable when opencode is not installed; the database's errors.
+ * Where opencode or the sandbox is missing, tasks fail with EngineUnavailable; the rest of the studio works.
+ * @throws the database's errors.
  */
 export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchestrator> {
   const { config, sandboxes, llmUrl } = deps;
   const log = deps.log.child({ part: "orchestrator" });
-  const binary = await sandboxes.reachable(locateOpencode(config.run.opencodeBin));
-  const node = await sandboxes.reachable(process.execPath);
+  const programs = once(async () => ({
+    binary: await sandboxes.reachable(locateOpencode(config.run.opencodeBin)),
+    node: await sandboxes.reachable(process.execPath),
+  }));
   const dispatcher = new Agent({ connectTimeout: 5000 });
   const admission = new Admission({
     memoryThreshold: config.queue.memoryThreshold,
@@ -48,7 +51,7 @@ export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchest
   });
   const pool = new WarmPool({
     ...config.run,
-    open: (key) => Workplace.open(key, { sandboxes, config, log, llmUrl, dispatcher, binary, node }),
+    open: async () => Workplace.open({ sandboxes, config, log, llmUrl, dispatcher, ...(await programs()) }),
     overBytes: (starting) => admission.overBytes(starting),
     log,
   });
@@ -60,10 +63,25 @@ export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchest
     await dispatcher.destroy();
   };
   return {
-    status: () => ({ active: worker.active, idle: pool.counts.idle, processes: pool.counts.all }),
+    status: () => {
+      const { idle, spare, all } = pool.counts;
+      return { active: worker.active, idle, spare, processes: all };
+    },
     close: (graceMs) => {
       closing ??= close(graceMs);
       return closing;
     },
+  };
+}
+
+/** Make a value when it is first needed, again when that failed. */
+function once<T>(make: () => Promise<T>): () => Promise<T> {
+  let made: Promise<T> | undefined;
+  return () => {
+    made ??= make().catch((error: unknown) => {
+      made = undefined;
+      throw error;
+    });
+    return made;
   };
 }

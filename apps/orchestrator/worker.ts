@@ -109,7 +109,7 @@ export class Worker {
     if (now - this.#reapedAt < TICK_MS) return;
     this.#reapedAt = now;
     const { database, log } = this.#deps;
-    const reaped = await reapExpired(database.db);
+    const reaped = await reapExpired(database.db, [...this.#active.keys()]);
     if (reaped.requeued + reaped.failed + reaped.cancelled > 0)
       log.warn(reaped, "took over tasks of a lost worker");
   }

@@ -33,13 +33,15 @@ export interface Reaped {
 /**
  * Take tasks away from workers whose lease is over: back into the queue, or to their end when the attempts are
  * used up or their user cancelled. What their model calls still hold is released.
+ * @param own tasks the caller itself is at work on: on an overloaded machine it renews late, but it is alive.
  */
-export async function reapExpired(db: Db): Promise<Reaped> {
+export async function reapExpired(db: Db, own: readonly string[] = []): Promise<Reaped> {
   const expired = await db
     .selectFrom("tasks")
     .select("id")
     .where("state", "=", "running")
     .where("lease_until", "<", sql<Date>`clock_timestamp()`)
+    .where("id", "<>", sql<string>`ALL(${[...own]}::text[])`)
     .orderBy("lease_until")
     .limit(REAP_LIMIT)
     .execute();

@@ -276,6 +276,18 @@ describe("leases", () => {
     await finishTask(db, { task_id: task.id, attempt: 1, state: "cancelled" });
   });
 
+  it("reaping passes over what the caller itself is at work on", async () => {
+    const { db } = test.database;
+    const [mine, lost] = [await running(), await running()];
+    await loseLease(mine.id);
+    await loseLease(lost.id);
+    expect(await reapExpired(db, [mine.id])).toMatchObject({ requeued: 1 });
+    expect(await renewLease(db, mine.id, 1, 5000)).toEqual({ alive: true, cancel: false });
+    expect((await getTask(db, lost.id)).state).toBe("pending");
+    await requestCancel(db, "admin", lost.id);
+    await finishTask(db, { task_id: mine.id, attempt: 1, state: "completed" });
+  });
+
   it("reaping tries again while attempts are left, then fails, and gives everything back", async () => {
     const { db } = test.database;
     const task = await running({ max_attempts: 2, budget: 1000 });

@@ -125,6 +125,7 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       coldStarts: integer(env, "CDS_COLD_STARTS", availableParallelism(), 1, 64),
       warmProcesses: integer(env, "CDS_WARM_PROCESSES", 12, 0, 1000),
       warmIdleMs: integer(env, "CDS_WARM_IDLE_MS", 30 * 60_000, 1000, 86_400_000),
+      spareProcesses: integer(env, "CDS_SPARE_PROCESSES", 1, 0, 64),
       opencodeBin: text(env, "OPENCODE_BIN"),
       tempDirPrefix: text(env, "TEMP_DIR_PREFIX", "cds-"),
     },

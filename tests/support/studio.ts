@@ -34,6 +34,7 @@ export const TEST_ENV: Readonly<Record<string, string>> = {
   CDS_ADMIN_USERNAME: ADMIN.username,
   CDS_ADMIN_PASSWORD: ADMIN.password,
   CDS_RATE_LIMIT_SECONDS: "0",
+  CDS_SPARE_PROCESSES: "0",
   CDS_LOGINS_PER_MINUTE: "10000",
   CDS_REQUESTS_PER_IP: "100000",
   CDS_REQUESTS_PER_IP_BURST: "100000",
@@ -77,7 +78,7 @@ export async function signIn(
   return { username, session, client };
 }
 
-async function post<T>(url: string, body: unknown, token?: string): Promise<T> {
+export async function post<T>(url: string, body: unknown, token?: string): Promise<T> {
   const response = await fetch(url, {
     method: "POST",
     headers: {

@@ -12,16 +12,20 @@ const MAX_MEMORY_SHARE = 0.75;
 /** Time to collect its garbage and for a quick next prompt to find it awake. */
 const FREEZE_AFTER_MS = 1500;
 const TICK_MS = 1000;
+/** After a spare process did not start, as where no sandbox works. */
+const SPARE_RETRY_MS = 60_000;
 /** What ending an idle process frees at least; measured 290-350 MB. */
 const IDLE_BYTES = 280 * 1024 * 1024;
 
 export interface PoolOptions {
-  readonly open: (key: string) => Promise<Workplace>;
+  readonly open: () => Promise<Workplace>;
   /** Simultaneous cold starts; more make each of them slower than queueing. */
   readonly coldStarts: number;
   /** Idle processes kept, and for how long, ms. */
   readonly warmProcesses: number;
   readonly warmIdleMs: number;
+  /** Processes started before anybody asks, for whoever asks first. */
+  readonly spareProcesses: number;
   readonly memoryBytes: number;
   /** Bytes over the memory threshold if one more process started while `starting` others do. */
   overBytes(starting: number): number;
@@ -31,7 +35,8 @@ export interface PoolOptions {
 /** A workplace that waits for its user's next task. */
 interface Resting {
   readonly workplace: Workplace;
-  readonly timer: NodeJS.Timeout;
+  /** Freezes it; a spare is frozen from the start. */
+  readonly timer?: NodeJS.Timeout;
   /** Set once it is being frozen. */
   frozen?: Promise<void>;
 }
@@ -49,12 +54,20 @@ export interface Lease {
   release(reused: boolean): Promise<void>;
 }
 
-/** Keeps opencode processes between the tasks of a user in a project, frozen, and starts new ones a few at a time. */
+/**
+ * Keeps opencode processes between the tasks of a user in a project, frozen, and starts new ones a few at a time.
+ * A spare one is started while there is nothing better to do: it has seen nobody's data yet, and belongs to the
+ * first user and project it is given to.
+ */
 export class WarmPool {
   readonly #options: PoolOptions;
   readonly #gate: StartGate;
   /** Oldest use first. */
   #idle: Resting[] = [];
+  /** Frozen and nobody's yet. */
+  #spares: Resting[] = [];
+  #startingSpare = false;
+  #noSpareBefore = 0;
   readonly #all = new Set<Workplace>();
   /** By key: what is about to become idle. */
   readonly #returning = new Map<string, PromiseWithResolvers<void>>();
@@ -70,12 +83,15 @@ export class WarmPool {
   }
 
   get load(): PoolLoad {
-    return { starting: this.#gate.busy, reclaimableBytes: this.#idle.length * IDLE_BYTES };
+    return {
+      starting: this.#gate.busy,
+      reclaimableBytes: (this.#idle.length + this.#spares.length) * IDLE_BYTES,
+    };
   }
 
   /** Idle and working processes, for health and tests. */
-  get counts(): { idle: number; all: number } {
-    return { idle: this.#idle.length, all: this.#all.size };
+  get counts(): { idle: number; spare: number; all: number } {
+    return { idle: this.#idle.length, spare: this.#spares.length, all: this.#all.size };
   }
 
   /**
@@ -88,22 +104,20 @@ export class WarmPool {
     for (let warm = this.#takeIdle(key); warm !== undefined; warm = this.#takeIdle(key)) {
       const { opencode } = warm.workplace;
       if (opencode !== undefined && (await awake(warm, opencode))) {
-        return this.#lease(warm.workplace, Promise.resolve(opencode), false);
+        return this.#lease(key, warm.workplace, Promise.resolve(opencode), false);
       }
       void this.#end(warm.workplace);
     }
+    const spare = await this.#takeSpare(key);
+    if (spare !== undefined) return spare;
     const leave = await this.#gate.enter(signal, onWait);
     try {
       await this.#makeRoom();
-      const workplace = await this.#options.open(key);
-      this.#all.add(workplace);
-      if (this.#closed) {
-        await this.#end(workplace);
-        throw new AppError("Unavailable", "The server is shutting down.");
-      }
+      const workplace = await this.#open();
+      workplace.assign(key);
       const ready = workplace.start(signal).finally(leave);
       ready.catch(() => undefined);
-      return this.#lease(workplace, ready, true);
+      return this.#lease(key, workplace, ready, true);
     } catch (error) {
       leave();
       throw error;
@@ -115,18 +129,73 @@ export class WarmPool {
     this.#closed = true;
     clearInterval(this.#timer);
     for (const { timer } of this.#idle.splice(0)) clearTimeout(timer);
+    this.#spares = [];
     for (const workplace of [...this.#all]) void this.#end(workplace);
     while (this.#ending.size > 0) await Promise.all([...this.#ending]);
   }
 
-  #lease(workplace: Workplace, ready: Promise<OpencodeProcess>, cold: boolean): Lease {
+  async #open(): Promise<Workplace> {
+    const workplace = await this.#options.open();
+    this.#all.add(workplace);
+    if (this.#closed) {
+      await this.#end(workplace);
+      throw new AppError("Unavailable", "The server is shutting down.");
+    }
+    return workplace;
+  }
+
+  async #takeSpare(key: string): Promise<Lease | undefined> {
+    for (let spare = this.#spares.shift(); spare !== undefined; spare = this.#spares.shift()) {
+      const { opencode } = spare.workplace;
+      if (opencode !== undefined && (await awake(spare, opencode))) {
+        spare.workplace.assign(key);
+        return this.#lease(key, spare.workplace, Promise.resolve(opencode), false);
+      }
+      void this.#end(spare.workplace);
+    }
+    return undefined;
+  }
+
+  /** One more spare when there is a core and memory for it; runs and their own cold starts go first. */
+  #fillSpares(): void {
+    const { spareProcesses, coldStarts, overBytes, log } = this.#options;
+    const working = this.#all.size - this.#idle.length - this.#spares.length;
+    const wanted = !this.#startingSpare && this.#spares.length < spareProcesses;
+    if (!wanted || this.#closed || performance.now() < this.#noSpareBefore) return;
+    if (this.#gate.busy > 0 || working >= coldStarts || overBytes(0) > 0) return;
+    this.#startingSpare = true;
+    this.#startSpare()
+      .catch((error: unknown) => {
+        this.#noSpareBefore = performance.now() + SPARE_RETRY_MS;
+        if (!this.#closed) log.warn({ err: error }, "a spare process could not be started");
+      })
+      .finally(() => {
+        this.#startingSpare = false;
+      });
+  }
+
+  async #startSpare(): Promise<void> {
+    const workplace = await this.#open();
+    try {
+      const opencode = await workplace.start(AbortSignal.timeout(SPARE_RETRY_MS));
+      const frozen = opencode.freeze();
+      await frozen;
+      if (this.#closed) return;
+      this.#spares.push({ workplace, frozen });
+    } catch (error) {
+      await this.#end(workplace);
+      throw error;
+    }
+  }
+
+  #lease(key: string, workplace: Workplace, ready: Promise<OpencodeProcess>, cold: boolean): Lease {
     let released: Promise<void> | undefined;
     let returning: PromiseWithResolvers<void> | undefined;
     const release = async (reused: boolean) => {
       try {
         if (!reused || !(await this.#keep(workplace))) await this.#end(workplace);
       } finally {
-        if (this.#returning.get(workplace.key) === returning) this.#returning.delete(workplace.key);
+        if (this.#returning.get(key) === returning) this.#returning.delete(key);
         returning?.resolve();
       }
     };
@@ -136,7 +205,7 @@ export class WarmPool {
       ready,
       leaving: () => {
         returning = Promise.withResolvers<void>();
-        this.#returning.set(workplace.key, returning);
+        this.#returning.set(key, returning);
       },
       release: (reused) => {
         released ??= release(reused);
@@ -163,7 +232,7 @@ export class WarmPool {
     const timer = setTimeout(() => this.#freeze(resting, opencode), FREEZE_AFTER_MS);
     const resting: Resting = { workplace, timer };
     this.#idle.push(resting);
-    while (this.#idle.length > warmProcesses) void this.#evictOldest();
+    while (this.#idle.length > warmProcesses && this.#idle[0] !== undefined) void this.#drop(this.#idle[0]);
     return true;
   }
 
@@ -182,9 +251,9 @@ export class WarmPool {
     return taken;
   }
 
-  /** End idle processes, longest unused first, until one more fits into memory. */
+  /** End idle processes, spares first, then longest unused, until one more fits into memory. */
   async #makeRoom(): Promise<void> {
-    while (this.#idle.length > 0 && this.#options.overBytes(this.#gate.busy - 1) > 0)
+    while (this.#idle.length + this.#spares.length > 0 && this.#options.overBytes(this.#gate.busy - 1) > 0)
       await this.#evictOldest();
   }
 
@@ -196,11 +265,13 @@ export class WarmPool {
       if (opencode?.dead !== false || now - lastUsed > warmIdleMs) void this.#drop(resting);
     }
     // One per tick: its memory shows only after it has gone.
-    if (this.#idle.length > 0 && overBytes(this.#gate.busy) > 0) void this.#evictOldest();
+    if (overBytes(this.#gate.busy) > 0) void this.#evictOldest();
+    else this.#fillSpares();
   }
 
   #evictOldest(): Promise<void> | undefined {
-    const oldest = this.#idle[0];
+    const spare = this.#spares.shift();
+    const oldest = spare ?? this.#idle[0];
     return oldest === undefined ? undefined : this.#drop(oldest);
   }
 

@@ -29,14 +29,13 @@ export interface WorkplaceDeps {
 
 /** A slot made ready for one user's runs in one project: its directories, its way to the models, its process. */
 export class Workplace {
-  /** User and project; nobody else's task ever runs here. */
-  readonly key: string;
   readonly slot: Slot;
   /** Host directory seen as `/workspace` inside. */
   readonly area: string;
   /** Host directory of requests being prepared and read, out of the sandbox's reach. */
   readonly requests: string;
   lastUsed = performance.now();
+  #key: string | undefined;
   readonly #deps: WorkplaceDeps;
   readonly #home: string;
   readonly #settings: string;
@@ -45,13 +44,11 @@ export class Workplace {
   #destroyed: Promise<void> | undefined;
 
   private constructor(
-    key: string,
     slot: Slot,
     bridge: ModelBridge,
     deps: WorkplaceDeps,
     dirs: Record<"area" | "home" | "requests" | "settings", string>,
   ) {
-    this.key = key;
     this.slot = slot;
     this.area = dirs.area;
     this.requests = dirs.requests;
@@ -62,7 +59,7 @@ export class Workplace {
   }
 
   /** Take a slot and prepare it. @throws AppError of the sandbox when there is none. */
-  static async open(key: string, deps: WorkplaceDeps): Promise<Workplace> {
+  static async open(deps: WorkplaceDeps): Promise<Workplace> {
     const { config } = deps;
     const slot = await deps.sandboxes.slots.acquire();
     try {
@@ -84,11 +81,22 @@ export class Workplace {
         upstreamTimeoutMs: config.run.timeoutMs,
         log: deps.log,
       });
-      return new Workplace(key, slot, bridge, deps, dirs);
+      return new Workplace(slot, bridge, deps, dirs);
     } catch (error) {
       await slot.release();
       throw error;
     }
+  }
+
+  /** User and project it belongs to; nobody else's task ever runs here. Undefined while it is a spare. */
+  get key(): string | undefined {
+    return this.#key;
+  }
+
+  /** Give it to a user and project, once and for good. */
+  assign(key: string): void {
+    if (this.#key !== undefined) throw new Error("this workplace belongs to somebody already");
+    this.#key = key;
   }
 
   /** Who owns files here; null = ourselves. */

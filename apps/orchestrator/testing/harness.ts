@@ -50,6 +50,7 @@ export class Harness implements AsyncDisposable {
       LOG_LEVEL: "error",
       CDS_LOG_PRETTY: "false",
       CDS_RATE_LIMIT_SECONDS: "0",
+      CDS_SPARE_PROCESSES: "0",
       CDS_MEMORY_THRESHOLD: "0.98",
       CDS_DISK_THRESHOLD: "0.99",
       ...env,
