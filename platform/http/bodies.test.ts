@@ -181,7 +181,7 @@ describe("errors", () => {
     socket.write("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{");
     await sleep(30);
     socket.resetAndDestroy();
-    await sleep(30);
+    await once(socket, "close");
     expect((await fetch(`${url}/health`)).status).toBe(200);
   });
 });

@@ -202,7 +202,7 @@ export function openSocket(
   const closed = new Promise<{ code: number; reason: string }>((resolve) => {
     ws.once("close", (code, reason) => resolve({ code, reason: String(reason) }));
   });
-  const until: TestSocket["until"] = (fits, timeoutMs = 10_000) => {
+  const until: TestSocket["until"] = (fits, timeoutMs = 30_000) => {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>();
     const check = () => {
       const found = messages.find(fits);

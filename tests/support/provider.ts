@@ -31,7 +31,7 @@ export interface ScriptedProvider {
   totals(key?: string): ProviderUsage & { requests: number };
   /** Chat requests with this key (or all). */
   requestsOf(key?: string): RecordedRequest[];
-  /** Resolves when so many requests have come in; rejects after `timeoutMs` (default 10 s). */
+  /** Resolves when so many requests have come in; rejects after `timeoutMs` (default 30 s). */
   waitForRequests(count: number, timeoutMs?: number): Promise<void>;
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;
@@ -70,7 +70,7 @@ export async function startScriptedProvider(
     script: (rule) => void rules.unshift(rule),
     requestsOf,
     totals: (key) => sum(requestsOf(key)),
-    async waitForRequests(count, timeoutMs = 10_000) {
+    async waitForRequests(count, timeoutMs = 30_000) {
       const end = performance.now() + timeoutMs;
       while (requests.length < count) {
         if (performance.now() > end) throw new Error(`only ${requests.length} of ${count} requests came in`);

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { WebSocket } from "ws";
 import { bumpTokenVersion, setRole } from "#database/accounts/index.ts";
 import { appendEvents } from "#database/events/index.ts";
@@ -13,6 +13,7 @@ import {
   type TestSocket,
 } from "#tests/support/api-server.ts";
 
+vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 let server: ApiServer;
 let ada: ApiUser;
 
@@ -128,8 +129,18 @@ describe("[GW-2] who may connect", () => {
     );
     sockets[0]?.ws.close();
     await sockets[0]?.closed;
-    await sleep(50);
-    const another = await open({ token: carl.token });
+    // The server sees the end a little later than its client.
+    const tryAgain = async () => {
+      const socket = await open({ token: carl.token });
+      const answer = await Promise.race([socket.call("session.me", {}), socket.closed]);
+      return "result" in answer ? socket : undefined;
+    };
+    let another = await tryAgain();
+    for (let tries = 0; another === undefined; tries += 1) {
+      if (tries > 200) throw new Error("the place was not given back");
+      await sleep(50);
+      another = await tryAgain();
+    }
     expect((await another.call("session.me", {})).result.user.id).toBe(carl.id);
     for (const socket of [...sockets, another, late]) socket.ws.close();
   });
@@ -247,8 +258,7 @@ describe("[AG-3] agent.subscribe", () => {
     expect((await subscribe(3)).error.data.code).toBe("RateLimited");
     await socket.call("agent.unsubscribe", { task_id: tasks[0]?.task_id });
     expect((await subscribe(3)).error).toBeUndefined();
-    await sleep(100);
-    expect(server.feed.size).toBe(3);
+    await expect.poll(() => server.feed.size).toBe(3);
     socket.ws.terminate();
     await expect.poll(() => server.feed.size).toBe(0);
     for (const task of tasks) await task.finish();
@@ -260,8 +270,14 @@ describe("[AG-3] agent.subscribe", () => {
     await socket.call("agent.subscribe", { task_id: task.task_id });
     socket.ws.pause();
     for (let i = 0; i < 60; i += 1) await task.write(10, 100_000);
-    await sleep(300);
-    const [sender] = [...server.app.websocketServer.clients].filter((ws) => ws.bufferedAmount > 0);
+    const full = () => [...server.app.websocketServer.clients].filter((ws) => ws.bufferedAmount > 0);
+    await expect.poll(full).toHaveLength(1);
+    const [sender] = full();
+    let held = -1;
+    for (let still = 0; still < 10; await sleep(20)) {
+      still = sender?.bufferedAmount === held ? still + 1 : 0;
+      held = sender?.bufferedAmount ?? 0;
+    }
     // One page (a quarter of a MiB, and the event that overshoots it), of 60 MB that were written.
     expect(sender?.bufferedAmount).toBeGreaterThan(0);
     expect(sender?.bufferedAmount).toBeLessThan(2_000_000);
@@ -301,9 +317,8 @@ describe("a connection's end", () => {
     await using brief = await apiServer({ CDS_ACCESS_TOKEN_SECONDS: "5" });
     const user = await brief.user();
     const socket = await openSocket(brief.url, { token: user.token });
-    const started = performance.now();
-    expect((await socket.closed).code).toBe(4401);
-    expect(performance.now() - started).toBeLessThan(9000);
+    // By itself: the client says nothing more.
+    expect(await socket.closed).toEqual({ code: 4401, reason: expect.stringContaining("expired") });
   });
 
   it("gives a role taken away no more say", async () => {
@@ -324,12 +339,11 @@ describe("a connection's end", () => {
     socket.ws.on("ping", () => {
       pings += 1;
     });
-    await sleep(700);
-    expect(pings).toBeGreaterThanOrEqual(2);
+    await expect.poll(() => pings).toBeGreaterThanOrEqual(2);
     expect(socket.ws.readyState).toBe(WebSocket.OPEN);
     // The library answers pings itself; a paused peer reads none.
     socket.ws.pause();
-    await expect.poll(() => quick.app.websocketServer.clients.size, { timeout: 5000 }).toBe(0);
+    await expect.poll(() => quick.app.websocketServer.clients.size).toBe(0);
     socket.ws.terminate();
   });
 
@@ -339,9 +353,9 @@ describe("a connection's end", () => {
     const task_id = await closing.dispatch(user);
     const socket = await openSocket(closing.url, { token: user.token });
     await socket.call("agent.subscribe", { task_id });
-    const started = performance.now();
     await closing[Symbol.asyncDispose]();
+    // Said in words, not cut off (1006) when the grace was over.
     expect((await socket.closed).code).toBe(1001);
-    expect(performance.now() - started).toBeLessThan(4000);
+    expect(closing.app.websocketServer.clients.size).toBe(0);
   });
 });
