@@ -86,6 +86,8 @@ export interface ProjectsTable {
   head_revision: Generated<number>;
   file_count: Generated<number>;
   size_bytes: Generated<number>;
+  /** Bytes of all contents it has ever had, each once. */
+  history_bytes: Generated<number>;
   created_at: CreatedAt;
   updated_at: UpdatedAt;
 }

@@ -80,10 +80,25 @@ export async function writeRevision(
     files += (to === null ? 0 : 1) - (before === undefined ? 0 : 1);
     size += (to?.size ?? 0) - (before?.size ?? 0);
   }
-  await checkGrowth(trx, commit.quota, { project, files, size });
+  const added = await newBytes(trx, project.id, changed);
+  await checkGrowth(trx, commit.quota, { project, files, size, added });
   const revision = project.head_revision + 1;
-  await insertRevision(trx, { project_id: project.id, revision, files, size }, changed, commit);
+  await insertRevision(trx, { project_id: project.id, revision, files, size, added }, changed, commit);
   return revision;
+}
+
+/** Bytes of the contents among these that the project's history does not have yet. */
+async function newBytes(trx: Db, projectId: string, deltas: readonly Delta[]): Promise<number> {
+  const sizes = new Map<string, number>();
+  for (const { to } of deltas) if (to !== null) sizes.set(to.blob_hash.toString("hex"), to.size);
+  if (sizes.size === 0) return 0;
+  const hashes = [...sizes.keys()].map((hash) => Buffer.from(hash, "hex"));
+  const { rows } = await sql<{ blob_hash: Buffer }>`
+    SELECT wanted.hash AS blob_hash FROM unnest(${hashes}::bytea[]) AS wanted(hash)
+    WHERE EXISTS (SELECT 1 FROM revision_files f WHERE f.blob_hash = wanted.hash AND f.project_id = ${projectId})
+  `.execute(trx);
+  for (const { blob_hash } of rows) sizes.delete(blob_hash.toString("hex"));
+  return [...sizes.values()].reduce((sum, size) => sum + size, 0);
 }
 
 /** History, present files and the project's sums: one statement, so that they can never disagree. */
@@ -94,6 +109,7 @@ async function insertRevision(
     readonly revision: number;
     readonly files: number;
     readonly size: number;
+    readonly added: number;
   },
   changed: readonly Delta[],
   commit: Commit,
@@ -112,6 +128,7 @@ async function insertRevision(
       ) AS d(path, blob_hash, size, executable)
     ), head AS (
       UPDATE projects SET head_revision = ${revision}, file_count = ${next.files}, size_bytes = ${next.size},
+        history_bytes = history_bytes + ${next.added},
         updated_at = now()
       WHERE id = ${project_id}
     ), entry AS (

@@ -247,6 +247,25 @@ describe("quotas", () => {
     expect(refused?.reason).toMatchObject({ details: { quota: "user_bytes", limit: 400, actual: 496 } });
   });
 
+  it("user_history_bytes: one file saved again and again fills up its owner's share, not the disk", async () => {
+    const project = await make();
+    const small = { ...tight, userBytes: 40 };
+    const save = (text: string) => project.commit({ a: text.repeat(40) }, undefined, small);
+    for (let round = 0; round < 10; round += 1) await save(String(round));
+    // What the history has already costs nothing more.
+    expect(await save("3")).toMatchObject({ revision: 11 });
+    const refusal = await refusalOf(save("x"));
+    expect(refusal).toMatchObject({
+      code: "QuotaExceeded",
+      details: { quota: "user_history_bytes", limit: 400, actual: 440 },
+    });
+    const other = await TestProject.make(test.database, {}, project.owner);
+    expect(await refusalOf(other.commit({ b: "y" }, undefined, small))).toMatchObject({
+      code: "QuotaExceeded",
+    });
+    expect(await project.commit({ a: null }, undefined, small)).toMatchObject({ revision: 12 });
+  });
+
   it("what already is too much can be made less, and stay", async () => {
     const project = await make({ a: "x".repeat(90), b: "y".repeat(90), c: "z".repeat(90), d: "1" });
     expect(await project.commit({ a: "short" }, undefined, tight)).toMatchObject({ revision: 2 });

@@ -19,11 +19,16 @@ export function checkFileSize(quota: Quota, path: string, size: number): void {
   }
 }
 
+/** All versions of a user's files together may take this many times what the present ones may. */
+const HISTORY_FACTOR = 10;
+
 /** A project's size after a revision: only growing can exceed, so that too much can always be deleted. */
 export interface Growth {
   readonly project: Pick<Project, "id" | "owner_id" | "file_count" | "size_bytes">;
   readonly files: number;
   readonly size: number;
+  /** Bytes of contents that are new to the project's history. */
+  readonly added: number;
 }
 
 /**
@@ -31,11 +36,16 @@ export interface Growth {
  * Call it in the transaction that holds the project's row; it waits for the owner's other writers.
  * @throws AppError QuotaExceeded naming limit and actual.
  */
-export async function checkGrowth(db: Db, quota: Quota, { project, files, size }: Growth): Promise<void> {
+export async function checkGrowth(
+  db: Db,
+  quota: Quota,
+  { project, files, size, added }: Growth,
+): Promise<void> {
   if (files > project.file_count && files > quota.projectFiles) {
     const what = `The project would have ${files} files`;
     throw exceeded("project_files", what, "project", quota.projectFiles, files);
   }
+  if (added > 0) await checkHistory(db, quota, project.owner_id, added);
   if (size <= project.size_bytes) return;
   if (size > quota.projectBytes) {
     throw exceeded(
@@ -57,6 +67,20 @@ export async function checkGrowth(db: Db, quota: Quota, { project, files, size }
   if (total > quota.userBytes) {
     throw exceeded("user_bytes", `Your projects would take ${bytes(total)}`, "user", quota.userBytes, total);
   }
+}
+
+/** History is never rewritten, so that saving one file for ever would fill the disk for everybody. */
+async function checkHistory(db: Db, quota: Quota, ownerId: string, added: number): Promise<void> {
+  await lockOwner(db, ownerId);
+  const { stored } = await db
+    .selectFrom("projects")
+    .select(sql<number>`coalesce(sum(history_bytes), 0)::bigint`.as("stored"))
+    .where("owner_id", "=", ownerId)
+    .executeTakeFirstOrThrow();
+  const limit = quota.userBytes * HISTORY_FACTOR;
+  if (stored + added <= limit) return;
+  const what = `All versions of your files would take ${bytes(stored + added)}`;
+  throw exceeded("user_history_bytes", what, "user", limit, stored + added);
 }
 
 /** Refuse one project too many. @throws AppError QuotaExceeded. */
@@ -93,7 +117,13 @@ export function bytes(count: number): string {
 }
 
 export function exceeded(
-  quota: "file_bytes" | "project_bytes" | "project_files" | "user_bytes" | "user_projects",
+  quota:
+    | "file_bytes"
+    | "project_bytes"
+    | "project_files"
+    | "user_bytes"
+    | "user_history_bytes"
+    | "user_projects",
   what: string,
   per: "file" | "project" | "user",
   limit: number,
@@ -104,6 +134,9 @@ export function exceeded(
     quota,
     limit,
     actual,
-    hint: "Delete something, or ask an administrator for more.",
+    hint:
+      quota === "user_history_bytes"
+        ? "Delete a project with its history, or ask an administrator for more."
+        : "Delete something, or ask an administrator for more.",
   });
 }
