@@ -1,5 +1,4 @@
 import { PassThrough } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { AcpClient, AcpError } from "./client.ts";
 
@@ -71,12 +70,23 @@ describe("ACP client", () => {
     say({ jsonrpc: "2.0", id: "q", method: "session/request_permission", params: { options: "x" } });
     say({ jsonrpc: "2.0", id: 7, method: "fs/write_text_file", params: { path: "/etc/passwd" } });
     say({ jsonrpc: "2.0", method: "unknown/notification" });
-    await sleep(10);
+    await expect.poll(() => sent.length, { timeout: 30_000 }).toBe(3);
     expect(sent).toEqual([
       { jsonrpc: "2.0", id: "p", result: { outcome: { outcome: "selected", optionId: "n" } } },
       { jsonrpc: "2.0", id: "q", result: { outcome: { outcome: "cancelled" } } },
       { jsonrpc: "2.0", id: 7, error: { code: -32601, message: "Not supported: fs/write_text_file" } },
     ]);
+  });
+
+  it("gives up a peer that asks and asks without reading the answers", async () => {
+    const stdin = new PassThrough();
+    const stdout = new PassThrough();
+    const client = new AcpClient({ stdin, stdout }, { onUpdate: () => undefined });
+    const open = client.request("a", {}, 60_000);
+    const line = `${JSON.stringify({ id: "x".repeat(100_000), method: "fs/read_text_file" })}\n`;
+    for (let count = 0; count < 100; count += 1) stdout.write(line);
+    await expect(open).rejects.toMatchObject({ code: "RunFailed" });
+    expect(stdin.writableLength).toBeLessThan(5 * 1024 * 1024);
   });
 
   it("lets no request wait for ever: time-out, abort, end of the peer", async () => {

@@ -4,8 +4,10 @@ import { AppError } from "#schemas";
 import { LineReader } from "./line-reader.ts";
 
 const METHOD_NOT_FOUND = -32601;
-/** A peer that keeps asking us things is answered; one that floods is not worth the memory. */
+/** Requests of ours that wait for an answer. */
 const MAX_PENDING = 64;
+/** Some prompts' worth: a peer that asks and asks without reading the answers would fill our memory with them. */
+const MAX_UNREAD_BYTES = 4 * 1024 * 1024;
 
 /** The peer answered a request with an error, in its own words. */
 export class AcpError extends Error {
@@ -105,7 +107,7 @@ export class AcpClient {
 
   /** Tell the peer; nothing comes back. */
   notify(method: string, params: object): void {
-    if (this.#closed === undefined) this.#send({ method, params });
+    this.#send({ method, params });
   }
 
   /** Stop reading for a while: the pipe fills and the peer waits. */
@@ -126,7 +128,9 @@ export class AcpClient {
   }
 
   #send(message: object): void {
+    if (this.#closed !== undefined) return;
     this.#stdin.write(`${JSON.stringify({ jsonrpc: "2.0", ...message })}\n`);
+    if (this.#stdin.writableLength > MAX_UNREAD_BYTES) this.close("The agent does not read what it is sent.");
   }
 
   /** Called by the stream itself, where an exception would end the server: what a line holds must not cause one. */
@@ -173,7 +177,11 @@ export class AcpClient {
     const { id } = message;
     if (typeof id !== "number" && typeof id !== "string") return;
     if (method === "session/request_permission") this.#send({ id, result: { outcome: refusal(params) } });
-    else this.#send({ id, error: { code: METHOD_NOT_FOUND, message: `Not supported: ${method}` } });
+    else
+      this.#send({
+        id,
+        error: { code: METHOD_NOT_FOUND, message: `Not supported: ${method.slice(0, 100)}` },
+      });
   }
 }
 

@@ -73,7 +73,18 @@ async function readEvents(
     if (sinceEvent > MAX_EVENT_CHARS) throw new RangeError("an event without end");
     parser.feed(decoder.decode(chunk, { stream: true }));
     if (answer.failed || response.destroyed) return;
-    if (response.writableNeedDrain) await Promise.race([once(response, "drain"), once(response, "close")]);
+    if (response.writableNeedDrain) await drained(response);
+  }
+}
+
+/** Resolves when the reader has taken what was written, or has gone; leaves no listener behind. */
+async function drained(response: ServerResponse): Promise<void> {
+  const over = new AbortController();
+  const { signal } = over;
+  try {
+    await Promise.race([once(response, "drain", { signal }), once(response, "close", { signal })]);
+  } finally {
+    over.abort();
   }
 }
 

@@ -20,15 +20,19 @@ export function Status({ onClose }: { onClose: () => void }) {
     async () => (await fetch("/opencode/health")).json() as Promise<Health>,
   );
   const { reload } = health;
+  const { reload: reloadOpencode } = opencode;
   useEffect(() => {
-    const timer = setInterval(reload, REFRESH_MS);
+    const timer = setInterval(() => {
+      reload();
+      reloadOpencode();
+    }, REFRESH_MS);
     return () => clearInterval(timer);
-  }, [reload]);
+  }, [reload, reloadOpencode]);
   const checks = { ...opencode.data?.checks, ...health.data?.checks };
 
   return (
     <Dialog title={t("status.title")} onClose={onClose}>
-      <ErrorNote error={health.error} />
+      <ErrorNote error={health.error ?? opencode.error} />
       <ul className="plain">
         {Object.entries(checks).map(([name, check]) => (
           <li key={name} className="row between">
