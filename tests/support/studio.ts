@@ -78,7 +78,7 @@ export async function signIn(
   return { username, session, client };
 }
 
-export async function post<T>(url: string, body: unknown, token?: string): Promise<T> {
+async function post<T>(url: string, body: unknown, token?: string): Promise<T> {
   const response = await fetch(url, {
     method: "POST",
     headers: {

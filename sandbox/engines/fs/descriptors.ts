@@ -3,7 +3,7 @@ import { promisify } from "node:util";
 import { AppError } from "#schemas";
 
 /** linux/fcntl.h; Node does not name it. A handle on the place alone: opening a FIFO so cannot hang. */
-export const O_PATH = 0o10000000;
+const O_PATH = 0o10000000;
 const { O_DIRECTORY, O_NOFOLLOW } = fs.constants;
 
 const openAsync = promisify(fs.open);

@@ -34,7 +34,7 @@ done
 exec "$@"`;
 
 /** File descriptors the launcher hands to bubblewrap. */
-export const FD = { args: 3, seccomp: 4, status: 5 } as const;
+const FD = { args: 3, seccomp: 4, status: 5 } as const;
 
 export interface BwrapInput {
   spec: SandboxSpec;
