@@ -1,5 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import type { TaskEventBody } from "#schemas";
 import { EventWriter, type EventWriterOptions } from "./event-writer.ts";
 
@@ -29,6 +28,8 @@ const tool = (status: "running" | "completed", output: string): TaskEventBody =>
   output,
 });
 
+afterEach(() => void vi.useRealTimers());
+
 describe("event writer", () => {
   it("[MU-8] joins neighbouring text, keeps the latest of a tool's progress, and loses nothing else", async () => {
     const { events, batches } = writer();
@@ -51,12 +52,15 @@ describe("event writer", () => {
   });
 
   it("stores within about 50 ms by itself, one batch after the other, in order", async () => {
+    vi.useFakeTimers();
     let open = 0;
+    let batches = 0;
     const seen: string[] = [];
     const { events } = writer({
       append: async (bodies) => {
         expect(++open).toBe(1);
-        await sleep(20);
+        batches += 1;
+        await new Promise((resolve) => setTimeout(resolve, 20));
         open -= 1;
         for (const body of bodies) if (body.type === "text") seen.push(body.delta);
         return true;
@@ -64,11 +68,14 @@ describe("event writer", () => {
     });
     for (let round = 0; round < 20; round += 1) {
       events.push(text(`${round},`));
-      await sleep(10);
+      await vi.advanceTimersByTimeAsync(10);
+      // What came more than 50 ms and one batch (20 ms) ago is stored.
+      if (round >= 7) expect(seen.join("")).toContain(`${round - 7},`);
     }
-    await sleep(150);
+    await vi.advanceTimersByTimeAsync(70);
     expect(seen.join("")).toBe(Array.from({ length: 20 }, (_, round) => `${round},`).join(""));
-    expect(seen.length).toBeGreaterThan(2);
+    expect(batches).toBeGreaterThan(2);
+    expect(batches).toBeLessThan(20);
   });
 
   it("[MU-8] asks for a pause when storing is slow, and bounds a task's events", async () => {

@@ -115,11 +115,11 @@ export class Harness implements AsyncDisposable {
     return task;
   }
 
-  async ended(id: string, timeoutMs = 60_000): Promise<TaskRow> {
+  async ended(id: string, timeoutMs = 120_000): Promise<TaskRow> {
     return this.until(id, (task) => isTerminal(task.state), timeoutMs);
   }
 
-  async until(id: string, condition: (task: TaskRow) => boolean, timeoutMs = 60_000): Promise<TaskRow> {
+  async until(id: string, condition: (task: TaskRow) => boolean, timeoutMs = 120_000): Promise<TaskRow> {
     for (const end = performance.now() + timeoutMs; ; await sleep(10)) {
       const task = await this.task(id);
       if (condition(task)) return task;
