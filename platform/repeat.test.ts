@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { pino } from "pino";
-import { expect, it } from "vitest";
+import { expect, it, vi } from "vitest";
 import { repeat } from "./repeat.ts";
+
+vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 
 it("repeats a chore, also after a failure, and waits for the last round when it is closed", async () => {
   const lines: string[] = [];

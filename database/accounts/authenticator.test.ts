@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { openSecrets } from "#platform/secrets.ts";
 import { AccessTokens, hashToken, newApiKey } from "#platform/tokens/index.ts";
 import { AppError } from "#schemas";
@@ -12,6 +12,7 @@ import { createAuthenticator } from "./authenticator.ts";
 import { bumpTokenVersion, createUser, deleteUser, setApiKeyHash, setRole } from "./users.ts";
 
 const REVOCATION_MS = 300;
+vi.setConfig({ expect: { poll: { timeout: 30_000, interval: 200 } } });
 
 describe("authenticator", () => {
   let test: TestDatabase;
@@ -26,7 +27,7 @@ describe("authenticator", () => {
     dataDir = await mkdtemp(join(tmpdir(), "cds-auth-"));
     const secrets = await openSecrets({ dataDir });
     accessTokens = await AccessTokens.open(secrets, 60);
-    shortLived = await AccessTokens.open(secrets, 1);
+    shortLived = await AccessTokens.open(secrets, 3);
   });
   afterAll(async () => {
     await test[Symbol.asyncDispose]();
@@ -70,8 +71,9 @@ describe("authenticator", () => {
     const [auth, user] = [make(), await makeUser()];
     const { token } = await shortLived.issue(user);
     expect(await auth.authenticate(token)).toMatchObject({ user_id: user.id });
-    await sleep(1200);
-    expect(await auth.authenticate(token).catch(refusal)).toBe("Unauthenticated: The token has expired.");
+    await expect
+      .poll(() => auth.authenticate(token).catch(refusal))
+      .toBe("Unauthenticated: The token has expired.");
   });
 
   it("notices within its time what another process revoked, changed or deleted", async () => {

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { sql } from "kysely";
-import { afterAll, afterEach, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import {
   appendEvents,
   type Claim,
@@ -16,6 +16,8 @@ import { createLogger } from "#platform/log.ts";
 import type { TaskEvent } from "#schemas";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
 import { addTask, addUser } from "#tests/support/queue.ts";
+
+vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 
 let test: TestDatabase;
 const feeds: EventFeed[] = [];
@@ -236,9 +238,9 @@ describe("EventFeed", () => {
     const feed = await openFeed({ pollMs: 60_000 }, deaf);
     const task = await running();
     const seen = watch(feed, task.id, 2);
-    await sleep(50);
+    await sleep(100);
     await append(task, "x");
-    await sleep(50);
+    await sleep(100);
     expect(seen.events).toEqual([]);
     reconnected();
     await expect.poll(() => seqs(seen.events)).toEqual([3]);

@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import {
   appendEvents,
   auditLedger,
@@ -24,6 +24,8 @@ import { createProject } from "#database/projects/index.ts";
 import { newId } from "#platform/ids.ts";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
 import { addTask, addUser } from "#tests/support/queue.ts";
+
+vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 
 let test: TestDatabase;
 beforeAll(async () => {

@@ -1,7 +1,7 @@
 import { createServer, type Server } from "node:http";
 import { type AddressInfo, connect, createServer as createTcpServer, type Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { bumpTokenVersion } from "#database/accounts/index.ts";
 import { appendEvents } from "#database/events/index.ts";
 import { finishTask } from "#database/queue/index.ts";
@@ -10,6 +10,8 @@ import { createAuth, createClient, type SubscribeOptions } from "#schemas/client
 import { TaskEvents } from "#schemas/client/task-events.ts";
 import { type ApiServer, type ApiUser, apiServer } from "#tests/support/api-server.ts";
 import { authServer } from "#tests/support/auth-server.ts";
+
+vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 
 let server: ApiServer;
 let ada: ApiUser;
@@ -184,7 +186,7 @@ describe("[GW-1] following a task", () => {
     const { events, ended, options } = watch();
     ada.client.subscribeTask(task.task_id, options);
     await task.say("a");
-    await sleep(100);
+    await expect.poll(() => events.at(-1)).toMatchObject({ delta: "a" });
     await task.say("b");
     await task.finish();
     expect(await ended).toBe("completed");
@@ -204,7 +206,7 @@ describe("[GW-1] following a task", () => {
       await expect.poll(() => events.at(-1)).toMatchObject({ delta: `round ${round}` });
       proxy.cut();
       await task.say(`missed ${round}`);
-      await expect.poll(() => events.at(-1), { timeout: 5000 }).toMatchObject({ delta: `missed ${round}` });
+      await expect.poll(() => events.at(-1)).toMatchObject({ delta: `missed ${round}` });
     }
     await task.finish();
     await ended;
@@ -292,14 +294,14 @@ describe("[GW-1] following a task", () => {
   it("notices a connection that was cut without a word, and keeps one that is only quiet", async () => {
     const proxy = await proxyTo(server.url);
     const task = await runningTask(ada);
-    const events = new TaskEvents({ baseUrl: proxy.url, WebSocket, token: () => ada.token, silenceMs: 200 });
+    const events = new TaskEvents({ baseUrl: proxy.url, WebSocket, token: () => ada.token, silenceMs: 400 });
     const { connections, ended, options, events: seen } = watch();
     events.subscribe(task.task_id, options);
     await expect.poll(() => seen.length).toBeGreaterThan(0);
-    await sleep(900);
+    await sleep(1200);
     expect(connections).toEqual([true]);
     proxy.swallow();
-    await expect.poll(() => connections, { timeout: 5000 }).toEqual([true, false, true]);
+    await expect.poll(() => connections, { timeout: 30_000 }).toEqual([true, false, true]);
     await task.finish();
     expect(await ended).toBe("completed");
     proxy.close();

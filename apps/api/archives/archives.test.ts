@@ -3,10 +3,12 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync, symlinkSync, writeFileSync
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { buffer } from "node:stream/consumers";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { collectBlobs, commitEdits, readTree } from "#database/projects/index.ts";
 import { type ApiServer, type ApiUser, apiServer } from "#tests/support/api-server.ts";
 import { directoryZip, patched, renamed, zipOf } from "#tests/support/zips.ts";
+
+vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 
 const PREFIX = `cds-zip-test-${process.pid}-`;
 const LIMITS = {

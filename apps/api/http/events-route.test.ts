@@ -1,11 +1,13 @@
 import { get } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { bumpTokenVersion } from "#database/accounts/index.ts";
 import { appendEvents } from "#database/events/index.ts";
 import { finishTask, requestCancel } from "#database/queue/index.ts";
 import type { TaskEvent } from "#schemas";
 import { type ApiServer, type ApiUser, apiServer, openSocket } from "#tests/support/api-server.ts";
+
+vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 
 let server: ApiServer;
 let ada: ApiUser;
@@ -58,13 +60,18 @@ describe("[GW-1] GET /tasks/:task_id/events", () => {
     const response = await follow(task.task_id, ada.token);
     expect(response.headers.get("content-type")).toBe("text/event-stream; charset=utf-8");
     expect(response.headers.get("cache-control")).toBe("no-store");
-    setTimeout(() => void task.write(3, 5).then(() => task.finish()), 300);
-    const text = await response.text();
+    let text = "";
+    for await (const piece of response.body?.pipeThrough(new TextDecoderStream()) ?? []) {
+      // Alive while nothing happens; only then does something.
+      if (!text.includes(": keep-alive") && `${text}${piece}`.includes(": keep-alive\n\n")) {
+        void task.write(3, 5).then(() => task.finish());
+      }
+      text += piece;
+    }
     const events = parse(text);
     expect(events.map(({ seq }) => seq)).toEqual(events.map((_, index) => index + 1));
     expect(events.at(-1)?.type).toBe("done");
     expect(text.startsWith("retry: ")).toBe(true);
-    // Alive while nothing happened.
     expect(text).toContain(": keep-alive\n\n");
   });
 
@@ -160,7 +167,7 @@ describe("[GW-1] GET /tasks/:task_id/events", () => {
     });
     expect(sockets).toBeGreaterThan(0);
     // It is dropped after `stuck` ms without progress, with its subscription.
-    await expect.poll(() => server.feed.size, { timeout: 5000 }).toBe(0);
+    await expect.poll(() => server.feed.size).toBe(0);
     request.destroy();
     await task.finish();
   });
@@ -173,7 +180,7 @@ describe("[GW-1] GET /tasks/:task_id/events", () => {
       headers: { authorization: `Bearer ${user.token}` },
     });
     const text = response.text();
-    await sleep(200);
+    await expect.poll(() => closing.feed.size).toBe(1);
     await closing[Symbol.asyncDispose]();
     expect(parse(await text).map(({ type }) => type)).toEqual(["state"]);
   });
