@@ -16,6 +16,11 @@ let access: { token: string; expiresAt: number } | undefined;
 let renewing: Promise<UserView | undefined> | undefined;
 const endListeners = new Set<() => void>();
 
+// Who signs out in one tab is signed out in all of them.
+addEventListener("storage", (event) => {
+  if (event.storageArea === localStorage && localStorage.getItem(REFRESH_KEY) === null) forget();
+});
+
 export function onSessionEnd(listener: () => void): () => void {
   endListeners.add(listener);
   return () => endListeners.delete(listener);

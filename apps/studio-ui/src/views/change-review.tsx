@@ -1,4 +1,4 @@
-import { useState } from "react";
+import { useEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
 import type { MethodResult } from "#schemas";
 import { diffHunks } from "../state/diff.ts";
@@ -12,11 +12,28 @@ type ChangeFile = Change["files"][number];
 type Side = "current" | "agent";
 const FILE_TONES = { added: "good", modified: "accent", deleted: "bad" } as const;
 
+interface ChangeReviewProps {
+  changeId: string;
+  /** The project's revision: an open change is compared with it. */
+  revision: number;
+  onDecided: () => void;
+}
+
 /** A change to review: every file's difference, sides to choose where it overlaps, apply or reject. */
-export function ChangeReview({ changeId, onDecided }: { changeId: string; onDecided: () => void }) {
+export function ChangeReview({ changeId, revision: projectRevision, onDecided }: ChangeReviewProps) {
   const { t } = useTranslation();
   const change = useAsync(`change ${changeId}`, () => client.call("change.get", { change_id: changeId }));
   const [sides, setSides] = useState<Record<string, Side>>({});
+  const { reload } = change;
+  const decidedState = change.data !== undefined && change.data.state !== "proposed";
+  const comparedWith = useRef(projectRevision);
+  useEffect(() => {
+    if (decidedState || comparedWith.current === projectRevision) return;
+    // What overlaps is shown before somebody presses "apply", and sides are chosen for what is shown.
+    comparedWith.current = projectRevision;
+    setSides({});
+    reload();
+  }, [decidedState, projectRevision, reload]);
   const accept = useAction(async () => {
     if (change.data === undefined) return;
     const { data } = change;
@@ -27,7 +44,8 @@ export function ChangeReview({ changeId, onDecided }: { changeId: string; onDeci
     // Sides were chosen against this revision: newer work must not be overwritten by them.
     const decided = resolutions.length === 0 ? {} : { resolutions, current_revision };
     await client.call("change.accept", { change_id: changeId, ...decided }).catch((error: unknown) => {
-      // What overlaps may have changed since: show it as it is now.
+      // What overlaps may have changed since: show it as it is now, with nothing chosen.
+      setSides({});
       change.reload();
       throw error;
     });
@@ -73,7 +91,7 @@ export function ChangeReview({ changeId, onDecided }: { changeId: string; onDeci
         <FileDiff
           key={file.path}
           file={file}
-          conflicting={open && conflicts.some((conflict) => conflict.path === file.path)}
+          conflict={open ? conflicts.find((conflict) => conflict.path === file.path) : undefined}
           side={sides[file.path]}
           onSide={(side) => setSides({ ...sides, [file.path]: side })}
         />
@@ -98,25 +116,27 @@ async function resolution(change: Change, path: string, side: Side | undefined) 
 
 interface FileDiffProps {
   file: ChangeFile;
-  conflicting: boolean;
+  conflict: Change["conflicts"][number] | undefined;
   side: Side | undefined;
   onSide: (side: Side) => void;
 }
 
-function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
+function FileDiff({ file, conflict, side, onSide }: FileDiffProps) {
   const { t, i18n } = useTranslation();
   const size = bytes((file.after ?? file.before)?.size ?? 0, i18n.language);
-  const truncated = file.before?.truncated === true || file.after?.truncated === true;
-  const isText = file.before?.encoding !== "base64" && file.after?.encoding !== "base64";
+  // Who has to choose a side must see both: what the agent began with is neither.
+  const before = conflict === undefined ? file.before : conflict.current;
+  const truncated = before?.truncated === true || file.after?.truncated === true;
+  const isText = before?.encoding !== "base64" && file.after?.encoding !== "base64";
   return (
     <details className="file-diff" open>
       <summary>
         <span className="mono">{file.path}</span>{" "}
         <Badge tone={FILE_TONES[file.status]}>{t(`change.${file.status}`)}</Badge>
       </summary>
-      {conflicting && (
-        <fieldset className="note warn">
-          <legend>{t("change.conflict")}</legend>
+      {conflict !== undefined && (
+        <fieldset className="note warn" aria-label={t("change.conflict")}>
+          <strong>{t("change.conflict")}</strong>
           {(["current", "agent"] as const).map((each) => (
             <label key={each} className="row">
               <input
@@ -130,16 +150,13 @@ function FileDiff({ file, conflicting, side, onSide }: FileDiffProps) {
               {t(each === "current" ? "change.keepCurrent" : "change.takeAgent")}
             </label>
           ))}
+          <small className="muted">{t("change.againstCurrent")}</small>
         </fieldset>
       )}
       {truncated && <p className="note warn">{t("change.truncated", { size })}</p>}
       {!truncated && !isText && <p className="muted">{t("change.binary", { size })}</p>}
       {!truncated && isText && (
-        <DiffTable
-          path={file.path}
-          before={file.before?.content ?? null}
-          after={file.after?.content ?? null}
-        />
+        <DiffTable path={file.path} before={before?.content ?? null} after={file.after?.content ?? null} />
       )}
     </details>
   );

@@ -68,7 +68,9 @@ export function Composer({ projectId, suggest, onSent }: ComposerProps) {
         <label className="row">
           {t("prompt.model")}
           <select value={chosen ?? ""} onChange={(event) => setModel(event.target.value)}>
-            {models.data === undefined && <option value="">{t("prompt.noModels")}</option>}
+            {models.data === undefined && (
+              <option value="">{t(models.loading ? "app.loading" : "prompt.noModels")}</option>
+            )}
             {models.data?.map((each) => (
               <option key={each.id} value={each.id}>
                 {each.id}

@@ -1,16 +1,31 @@
 import { type ReactNode, useEffect, useRef } from "react";
 import { useTranslation } from "react-i18next";
-import { AppError } from "#schemas";
+import { AppError, type ErrorCode } from "#schemas";
+
+interface ErrorNoteProps {
+  error: unknown;
+  /** Where the place knows better than the catalogue what a code means: that alone is said. */
+  words?: Partial<Record<ErrorCode, string>>;
+}
 
 /** What a person can read of anything thrown: the catalogue's words, then the server's, then its hint. */
-export function ErrorNote({ error }: { error: unknown }) {
+export function ErrorNote({ error, words }: ErrorNoteProps) {
   const { t, i18n } = useTranslation();
   if (error === undefined || error === null) return null;
   const known = error instanceof AppError ? error : new AppError("Unavailable", String(error));
+  const own = words?.[known.code];
+  if (own !== undefined) {
+    return (
+      <div className="note bad" role="alert">
+        <strong>{own}</strong>
+      </div>
+    );
+  }
   const key = `errors.${known.code}`;
   const title = i18n.exists(key) ? t(key as "errors.InternalError") : known.message;
   const issues = known.details.issues?.map((issue) => `${issue.path}: ${issue.message}`).join("; ");
-  const detail = [known.message, issues, known.details.hint].filter(
+  // The message of what is wrong with fields is the first of the issues.
+  const detail = [issues ?? known.message, known.details.hint].filter(
     (part) => part !== undefined && part !== title,
   );
   return (

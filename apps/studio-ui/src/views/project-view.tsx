@@ -47,6 +47,7 @@ export function ProjectView({ project, onChanged, onDeleted, onSpent }: ProjectV
         <ErrorNote error={tasks.error} />
         <TaskList
           tasks={tasks.data}
+          revision={project.revision}
           onEnded={() => {
             tasks.reload();
             onSpent();

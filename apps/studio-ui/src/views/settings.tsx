@@ -25,6 +25,7 @@ function ProviderForm() {
     setForm({ baseUrl: provider.data.base_url, apiKey: "", models: provider.data.models.join(", ") });
   }, [provider.data]);
   const save = useAction(async () => {
+    setDone(undefined);
     const models = form.models
       .split(",")
       .map((model) => model.trim())
@@ -35,6 +36,7 @@ function ProviderForm() {
     provider.reload();
   });
   const remove = useAction(async () => {
+    setDone(undefined);
     await client.call("provider.delete", {});
     setDone("removed");
     provider.reload();
@@ -54,6 +56,7 @@ function ProviderForm() {
         {t("settings.baseUrl")}
         <input
           type="url"
+          placeholder="https://api.openai.com/v1"
           value={form.baseUrl}
           onChange={(event) => setForm({ ...form, baseUrl: event.target.value })}
           required
@@ -71,7 +74,12 @@ function ProviderForm() {
       </label>
       <label>
         {t("settings.models")}
-        <input value={form.models} onChange={(event) => setForm({ ...form, models: event.target.value })} />
+        <input
+          value={form.models}
+          onChange={(event) => setForm({ ...form, models: event.target.value })}
+          required
+        />
+        <small className="muted">{t("settings.modelsHint")}</small>
       </label>
       <ErrorNote error={provider.error ?? save.error ?? remove.error} />
       {done !== undefined && <p className="note good">{t(`settings.${done}`)}</p>}

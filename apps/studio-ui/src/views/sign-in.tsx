@@ -37,10 +37,13 @@ export function SignIn({ onSignedIn }: { onSignedIn: (user: UserView) => void })
           <input
             name="username"
             autoComplete="username"
+            autoCapitalize="none"
+            maxLength={254}
             value={username}
             onChange={(event) => setUsername(event.target.value)}
             required
           />
+          {isNew && <small className="muted">{t("signIn.usernameHint")}</small>}
         </label>
         <label>
           {t("signIn.password")}
@@ -55,7 +58,10 @@ export function SignIn({ onSignedIn }: { onSignedIn: (user: UserView) => void })
           />
           {isNew && <small className="muted">{t("signIn.passwordHint")}</small>}
         </label>
-        <ErrorNote error={submit.error} />
+        <ErrorNote
+          error={submit.error}
+          words={{ Unauthenticated: t("signIn.wrong"), Conflict: t("signIn.taken") }}
+        />
         <button type="submit" className="primary" disabled={submit.busy}>
           {t(isNew ? "signIn.submitRegister" : "signIn.submit")}
         </button>

@@ -4,12 +4,13 @@ import { Task } from "./task.tsx";
 
 interface TaskListProps {
   tasks: TaskView[] | undefined;
+  revision: number;
   onEnded: () => void;
   onDecided: () => void;
 }
 
 /** What was asked in this project, newest first; the newest one and all that still run are open. */
-export function TaskList({ tasks, onEnded, onDecided }: TaskListProps) {
+export function TaskList({ tasks, revision, onEnded, onDecided }: TaskListProps) {
   const { t } = useTranslation();
   if (tasks === undefined) return null;
   return (
@@ -20,6 +21,7 @@ export function TaskList({ tasks, onEnded, onDecided }: TaskListProps) {
         <Task
           key={task.task_id}
           task={task}
+          revision={revision}
           startOpen={index === 0}
           onEnded={onEnded}
           onDecided={onDecided}

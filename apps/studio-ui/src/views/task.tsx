@@ -20,12 +20,14 @@ const TONES = {
 
 interface TaskProps {
   task: TaskView;
+  /** Of the project now. */
+  revision: number;
   startOpen: boolean;
   onEnded: () => void;
   onDecided: () => void;
 }
 
-export function Task({ task, startOpen, onEnded, onDecided }: TaskProps) {
+export function Task({ task, revision, startOpen, onEnded, onDecided }: TaskProps) {
   const { t, i18n } = useTranslation();
   const [open, setOpen] = useState(startOpen || !isTerminal(task.state));
   return (
@@ -46,12 +48,12 @@ export function Task({ task, startOpen, onEnded, onDecided }: TaskProps) {
           </div>
         )}
       </header>
-      {open && <OpenTask task={task} onEnded={onEnded} onDecided={onDecided} />}
+      {open && <OpenTask task={task} revision={revision} onEnded={onEnded} onDecided={onDecided} />}
     </article>
   );
 }
 
-function OpenTask({ task, onEnded, onDecided }: Omit<TaskProps, "startOpen">) {
+function OpenTask({ task, revision, onEnded, onDecided }: Omit<TaskProps, "startOpen">) {
   const { t, i18n } = useTranslation();
   const log = useTask(task.task_id);
   const cancel = useAction(async () => {
@@ -81,13 +83,15 @@ function OpenTask({ task, onEnded, onDecided }: Omit<TaskProps, "startOpen">) {
       {log.usage !== undefined && (
         <small className="muted" data-testid="usage">
           {t("task.tokens", {
-            input: log.usage.input_tokens,
-            output: log.usage.output_tokens,
+            input: new Intl.NumberFormat(i18n.language).format(log.usage.input_tokens),
+            output: new Intl.NumberFormat(i18n.language).format(log.usage.output_tokens),
             credits: credits(log.usage.cost_microcredits, i18n.language),
           })}
         </small>
       )}
-      {log.changeId !== undefined && <ChangeReview changeId={log.changeId} onDecided={onDecided} />}
+      {log.changeId !== undefined && (
+        <ChangeReview changeId={log.changeId} revision={revision} onDecided={onDecided} />
+      )}
       {log.done && log.state === "completed" && log.changeId === undefined && (
         <p className="muted">{t("task.noChange")}</p>
       )}
