@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { locateOpencode } from "#apps/orchestrator/opencode/binary.ts";
 import { chooseDataDir } from "#database/embedded/identity.ts";
 import { startEmbeddedPostgres } from "#database/embedded/start.ts";
-import { createLogger, readConfig } from "#platform";
+import { type Config, ConfigError, createLogger, readConfig } from "#platform";
 import { openSandboxes } from "#sandbox";
 import { toAppError } from "#schemas";
 import { say } from "./banner.ts";
@@ -19,7 +19,18 @@ interface Finding {
   mend?: string | undefined;
 }
 
-const config = readConfig();
+/** The settings; one that is wrong would stop the start as well, so nothing else is worth looking at. */
+function settings(): Config {
+  try {
+    return readConfig();
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error;
+    say(`NOT  settings   ${error.message}\n                Every setting: docs/configuration.md`);
+    process.exit(1);
+  }
+}
+
+const config = settings();
 const log = createLogger({ ...config.log, level: "silent" });
 
 async function sandbox(directory: string): Promise<Finding> {
