@@ -70,9 +70,9 @@ const de: Texts = {
   testsFailed: "Die Tests sind nicht durchgelaufen; ihre Ausgabe steht oben.",
   noNode: "Node.js gibt es in dieser Sandbox nicht, die Tests liefen daher nicht.",
   untested: "Es gab keine Shell, um die Tests auszuführen.",
-  review: "Sieh dir die Änderung an und nimm sie an oder lehne sie ab.",
-  noTools: (prompt) => `Du hast geschrieben: „${prompt}“.`,
-  noted: (path) => `Ich habe deinen Auftrag in ${path} festgehalten, damit es eine Änderung zu prüfen gibt.`,
+  review: "Sehen Sie sich die Änderung an, dann übernehmen oder verwerfen Sie sie.",
+  noTools: (prompt) => `Sie haben geschrieben: „${prompt}“.`,
+  noted: (path) => `Ich habe Ihren Auftrag in ${path} festgehalten, damit es eine Änderung zu prüfen gibt.`,
   demoFile: {
     heading: "# Demo\n\nGeschrieben vom Demo-Modell, einem Skript ohne KI.\n",
     entry: "## Dein Auftrag",
@@ -81,7 +81,7 @@ const de: Texts = {
 };
 
 const GERMAN =
-  /[äöüß]|\b(und|oder|nicht|eine?[nmr]?|der|die|das|den|dem|mit|für|bitte|erstelle|schreibe|füge|hinzu|ist|soll|kannst|mach|ändere|baue?)\b/giu;
+  /[äöüß]|\b(und|oder|nicht|eine?[nmr]?|der|die|das|den|dem|mit|für|bitte|hallo|erstelle|schreibe|füge|hinzu|ist|soll|kannst|mach|ändere|baue?)\b/giu;
 const ENGLISH =
   /\b(the|and|or|not|an?|with|for|please|create|write|add|is|should|can|make|change|build|to|of)\b/gi;
 
