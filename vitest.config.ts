@@ -24,6 +24,7 @@ export default defineConfig({
         "**/*.d.ts",
       ],
       reporter: ["text-summary", "json-summary"],
+      thresholds: { lines: 85 },
     },
   },
 });

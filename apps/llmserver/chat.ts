@@ -164,6 +164,7 @@ function sourceOf(route: ProviderRoute, deps: ChatDeps): Source {
   return ({ request, user_id, abort }) =>
     deps.remote.post({
       base_url,
+      trusted: source === "server",
       api_key,
       user_id,
       abort,

@@ -235,8 +235,15 @@ describe("providers that misbehave", () => {
     }
   });
 
-  it("refuses private addresses when told to", async () => {
-    await using strict = await startLlmServer({ CDS_PROVIDER_ALLOW_PRIVATE_HOSTS: "false" });
+  it("refuses users' private addresses when others can reach the server, but not the operator's own", async () => {
+    await using strict = await startLlmServer({
+      CDS_HOST: "0.0.0.0",
+      OPENAI_BASE_URL: provider.baseUrl,
+      OPENAI_API_KEY: "sk-operators-own-0001",
+    });
+    const keyless = await strict.user();
+    await keyless.client.chat.completions.create({ ...ask("hello"), stream: false });
+    expect(provider.requestsOf("sk-operators-own-0001")).toHaveLength(1);
     for (const base_url of [provider.baseUrl, provider.baseUrl.replace("127.0.0.1", "localhost")]) {
       const user = await strict.user({ provider: { base_url, api_key: "sk-private-0001" } });
       const error = await fail(user, "x", true);

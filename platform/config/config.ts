@@ -81,8 +81,15 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       apiKey: text(env, "OPENAI_API_KEY"),
       baseUrl: url(env, "OPENAI_BASE_URL") ?? "https://api.openai.com/v1",
       models: list(env, "OPENAI_MODELS"),
-      /** Whether a provider may live on loopback or in a private network; link-local ones never may. */
-      allowPrivateHosts: flag(env, "CDS_PROVIDER_ALLOW_PRIVATE_HOSTS", true),
+      /**
+       * Whether users' providers may live on loopback or in a private network (link-local ones never may): by
+       * default only while nobody else can reach this server. The server's own base URL may always.
+       */
+      allowPrivateHosts: flag(
+        env,
+        "CDS_PROVIDER_ALLOW_PRIVATE_HOSTS",
+        isLoopback(text(env, "CDS_HOST", "127.0.0.1")),
+      ),
       connectTimeoutMs: integer(env, "CDS_PROVIDER_CONNECT_TIMEOUT_MS", 10_000, 10, 120_000),
       firstByteTimeoutMs: integer(env, "CDS_PROVIDER_FIRST_BYTE_TIMEOUT_MS", 60_000, 10, 600_000),
       idleTimeoutMs: integer(env, "CDS_PROVIDER_IDLE_TIMEOUT_MS", 60_000, 10, 600_000),
@@ -134,3 +141,7 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
 }
 
 export type Config = ReturnType<typeof readConfig>;
+
+function isLoopback(host: string): boolean {
+  return host === "localhost" || host === "::1" || /^127\./.test(host);
+}

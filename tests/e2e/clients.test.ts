@@ -84,6 +84,12 @@ describe("clients of others", () => {
       await expect(
         stranger.collection("users").create({ ...wanted, passwordConfirm: "anders" }),
       ).rejects.toMatchObject({ response: { data: { passwordConfirm: { message: expect.any(String) } } } });
+      await expect(
+        stranger.collection("users").create({ ...wanted, username: "neu", email: "anders@example.org" }),
+      ).rejects.toMatchObject({
+        status: 400,
+        response: { data: { email: { message: expect.any(String) } } },
+      });
       expect((await stranger.health.check()).code).toBe(200);
     });
 

@@ -34,7 +34,7 @@ async function makeDatabase(template: string, options: Partial<DatabaseOptions>)
   const name = `test_${randomBytes(8).toString("hex")}`;
   await createDatabase(server, name, template);
   const url = databaseUrl(server, name);
-  const log = createLogger({ level: "warn", pretty: false });
+  const log = createLogger({ level: "error", pretty: false });
   const database = await openDatabase({ url, ...SMALL, log, ...options });
   return {
     database,

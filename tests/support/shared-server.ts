@@ -49,7 +49,7 @@ async function findOrStart(): Promise<string> {
 }
 
 async function start(directory: string, file: string): Promise<string> {
-  const log = createLogger({ level: "warn", pretty: false });
+  const log = createLogger({ level: "error", pretty: false });
   const server = await startEmbeddedPostgres({ dataDir: directory, log, volatile: true });
   stopAfterRun(server.pid, directory);
   const admin = new pg.Client({ connectionString: server.url });

@@ -80,6 +80,7 @@ function registerSignIn(scope: FastifyInstance, deps: PocketbaseDeps): void {
     if (!deps.api.config.auth.allowRegistration) throw new AppError("Forbidden", "Registration is closed.");
     const { username, email, password, passwordConfirm } = parseInput(createSchema, request.body);
     if (password !== passwordConfirm) throw mismatch();
+    if (username !== undefined && email !== undefined && username !== email) throw twoNames();
     const credentials = parseInput(credentialsSchema, { username: username ?? email, password });
     deps.sessions.admitRegistration(request.ip);
     const user = await createUser(database.db, {
@@ -168,6 +169,12 @@ function failedToSignIn(error: unknown): never {
     throw new AppError("InvalidRequest", "Failed to authenticate.");
   }
   throw error;
+}
+
+/** One name is all an account has here; storing only one of two would be a lie. */
+function twoNames(): AppError {
+  const message = "An account has one name: send the e-mail address as the user name too, or leave one out.";
+  return new AppError("InvalidParams", message, { issues: [{ path: "email", message }] });
 }
 
 function mismatch(): AppError {

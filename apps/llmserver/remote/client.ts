@@ -23,6 +23,8 @@ const DRAIN_MS = 1000;
 
 export interface RemoteCall {
   base_url: string;
+  /** The operator's own base URL: it may lead to a private network whatever users' may. */
+  trusted: boolean;
   api_key: string;
   user_id: string;
   body: Record<string, unknown>;
@@ -48,24 +50,27 @@ export interface RemoteAnswer extends Disposable {
 export class RemoteProviders {
   readonly #config: Config["provider"];
   readonly #log: Log;
-  readonly #agent: Agent;
+  /** Connections to users' providers, and to the operator's. */
+  readonly #agents: Record<"users" | "trusted", Agent>;
   readonly #breakers: Breakers;
 
   constructor(config: Config["provider"], log: Log, breakers: Breakers = new Breakers()) {
     this.#config = config;
     this.#log = log;
     this.#breakers = breakers;
-    this.#agent = new Agent({
-      connect: connector(config),
-      allowH2: false,
-      pipelining: 1,
-      keepAliveTimeout: 15_000,
-    });
+    const agent = (allowPrivate: boolean) =>
+      new Agent({
+        connect: connector(config.connectTimeoutMs, allowPrivate),
+        allowH2: false,
+        pipelining: 1,
+        keepAliveTimeout: 15_000,
+      });
+    this.#agents = { users: agent(config.allowPrivateHosts), trusted: agent(true) };
   }
 
   /** End every connection. */
-  close(): Promise<void> {
-    return this.#agent.destroy();
+  async close(): Promise<void> {
+    await Promise.all([this.#agents.users.destroy(), this.#agents.trusted.destroy()]);
   }
 
   /**
@@ -133,7 +138,7 @@ export class RemoteProviders {
       const firstByteMs = this.#config.firstByteTimeoutMs * (call.stream ? 1 : WHOLE_ANSWER_FACTOR);
       deadline.arm(firstByteMs + this.#config.connectTimeoutMs);
       const response = await request(url, {
-        dispatcher: this.#agent,
+        dispatcher: this.#agents[call.trusted ? "trusted" : "users"],
         method: "POST",
         headers: headersFor(call),
         body: JSON.stringify(call.body),
@@ -199,18 +204,17 @@ export class RemoteProviders {
   }
 }
 
-function connector(config: Config["provider"]): buildConnector.connector {
-  const { allowPrivateHosts } = config;
+function connector(timeout: number, allowPrivate: boolean): buildConnector.connector {
   const connect = buildConnector({
-    timeout: config.connectTimeoutMs,
-    lookup: checkedLookup(allowPrivateHosts),
+    timeout,
+    lookup: checkedLookup(allowPrivate),
     allowH2: false,
     // net.connect's options; the type wants a port, which comes with each call.
   } as buildConnector.BuildOptions);
   return (options, callback) => {
     const host = options.hostname.replace(/^\[|\]$/g, "");
     // A literal address is never looked up, so that the check of the lookup would not see it.
-    if (/^[\d.]+$|:/.test(host) && !isAllowedAddress(host, allowPrivateHosts)) {
+    if (/^[\d.]+$|:/.test(host) && !isAllowedAddress(host, allowPrivate)) {
       callback(new RefusedAddress(), null);
       return;
     }
