@@ -169,12 +169,16 @@ async function canRead(source: string, who: Identity): Promise<boolean> {
 
 /** Remove what earlier servers left: slots' directories, sockets, copies of programs. */
 async function reconcile(base: string, log: SandboxLog): Promise<void> {
-  const root = await openRoot(base);
+  // Another server may be clearing away the same: what is gone is fine.
+  const root = await openRoot(base).catch(ignoring("ENOENT"));
+  if (root === undefined) return;
   try {
     for (const name of await readdir(base)) {
       const state = instanceState(name);
       const path = join(base, name);
-      const age = Date.now() - (await stat(path)).mtimeMs;
+      const found = await stat(path).catch(ignoring("ENOENT"));
+      if (found === undefined) continue;
+      const age = Date.now() - found.mtimeMs;
       if (state !== "dead" && !(state === "foreign" && age > FOREIGN_AGE_MS)) continue;
       const sockets = await readFile(join(path, "sockets"), "utf8").catch(ignoring("ENOENT"));
       if (sockets?.startsWith(join(tmpdir(), "cds-"))) await rm(sockets, { recursive: true, force: true });
@@ -185,6 +189,17 @@ async function reconcile(base: string, log: SandboxLog): Promise<void> {
     log.error({ err: error, base }, "could not remove what an earlier server left");
   } finally {
     await close(root);
+  }
+}
+
+/** Outside of data directories, also what servers left whose data directory is not used any more. */
+async function reconcileNeighbours(base: string, log: SandboxLog): Promise<void> {
+  if (dirname(base) !== STATE_DIR) return;
+  for (const name of await readdir(STATE_DIR)) {
+    const neighbour = join(STATE_DIR, name);
+    if (neighbour === base) continue;
+    await reconcile(neighbour, log);
+    await rmdir(neighbour).catch(() => undefined);
   }
 }
 
@@ -211,8 +226,10 @@ export async function openRuntime({ dataDir, instance, slots, log }: RuntimeOpti
   const base = baseDir(dataDir, someone);
   await makeBase(base, mode);
   await reconcile(base, log);
+  await reconcileNeighbours(base, log);
   const dir = join(base, instance);
-  await mkdir(dir);
+  // Recursive: another server that found nobody here may just have removed the directory above.
+  await mkdir(dir, { recursive: true });
   await chmod(dir, mode);
   const { socketDir, privateSocketDir } = await makeSocketDirs(dir, mode);
   const copies = new Map<string, Promise<string>>();

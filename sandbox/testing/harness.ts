@@ -95,11 +95,11 @@ export async function runNode(sandboxes: Sandboxes, script: string, more: Partia
   return run(sandboxes, [NODE, "--input-type=commonjs", "-e", script], { ...more, mounts });
 }
 
-/** Wait until `ready` answers something, for 10 s at most. */
+/** Wait until `ready` answers something, for 30 s at most. */
 export async function until<T>(
   ready: () => T | undefined | false | Promise<T | undefined | false>,
 ): Promise<T> {
-  const deadline = Date.now() + 10_000;
+  const deadline = Date.now() + 30_000;
   for (;;) {
     const value = await ready();
     if (value !== undefined && value !== false) return value;
