@@ -118,6 +118,7 @@ export const de: Dictionary = {
     providerText:
       "Ihr eigener OpenAI-kompatibler Anbieter. Der Schlüssel wird verschlüsselt gespeichert, nie wieder angezeigt und kommt nie in eine Sandbox.",
     baseUrl: "Basis-URL",
+    baseUrlHint: "Eine Adresse, die mit http:// oder https:// beginnt",
     apiKey: "API-Schlüssel",
     apiKeyStored: "Ein Schlüssel ist gespeichert. Leer lassen, um ihn zu behalten.",
     models: "Modelle, durch Kommas getrennt",

@@ -118,6 +118,7 @@ export const en = {
     providerText:
       "Your own OpenAI-compatible provider. The key is stored encrypted, is never shown again and never enters a sandbox.",
     baseUrl: "Base URL",
+    baseUrlHint: "An address that starts with http:// or https://",
     apiKey: "API key",
     apiKeyStored: "A key is stored. Leave empty to keep it.",
     models: "Models, separated by commas",

@@ -8,6 +8,8 @@ interface ComposerProps {
   projectId: string;
   /** Offer the first prompt of the sample. */
   suggest: boolean;
+  /** Changes when the settings may have: other models can be named then. */
+  settingsRound: number;
   onSent: () => void;
 }
 
@@ -17,11 +19,14 @@ function newKey(): string {
 }
 
 /** Where a prompt is written and sent. */
-export function Composer({ projectId, suggest, onSent }: ComposerProps) {
+export function Composer({ projectId, suggest, settingsRound, onSent }: ComposerProps) {
   const { t } = useTranslation();
   const [prompt, setPrompt] = useState("");
   const [model, setModel] = useState("");
-  const models = useAsync("models", async () => (await client.call("llm.models", {})).models);
+  const models = useAsync(
+    `models ${settingsRound}`,
+    async () => (await client.call("llm.models", {})).models,
+  );
   const chosen = model === "" ? (models.data?.find((each) => !each.scripted) ?? models.data?.[0])?.id : model;
   useEffect(() => {
     if (suggest) setPrompt((before) => (before === "" ? t("prompt.suggestion") : before));

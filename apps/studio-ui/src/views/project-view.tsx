@@ -12,13 +12,14 @@ import { TaskList } from "./task-list.tsx";
 
 interface ProjectViewProps {
   project: Project;
+  settingsRound: number;
   onChanged: () => void;
   onDeleted: () => void;
   onSpent: () => void;
 }
 
 /** One project: what was asked and what came of it in the middle, files and history on the right. */
-export function ProjectView({ project, onChanged, onDeleted, onSpent }: ProjectViewProps) {
+export function ProjectView({ project, settingsRound, onChanged, onDeleted, onSpent }: ProjectViewProps) {
   const { t } = useTranslation();
   const [path, setPath] = useState<string | undefined>(undefined);
   const tree = useAsync(`tree ${project.id} ${project.revision}`, () =>
@@ -38,6 +39,7 @@ export function ProjectView({ project, onChanged, onDeleted, onSpent }: ProjectV
         </header>
         <Composer
           projectId={project.id}
+          settingsRound={settingsRound}
           suggest={tasks.data?.length === 0 && (tree.data?.tree.length ?? 0) > 0}
           onSent={() => {
             tasks.reload();

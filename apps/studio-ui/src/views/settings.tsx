@@ -56,6 +56,8 @@ function ProviderForm() {
         {t("settings.baseUrl")}
         <input
           type="url"
+          pattern="https?://.+"
+          title={t("settings.baseUrlHint")}
           placeholder="https://api.openai.com/v1"
           value={form.baseUrl}
           onChange={(event) => setForm({ ...form, baseUrl: event.target.value })}

@@ -17,6 +17,7 @@ export function Studio({ user }: { user: UserView }) {
   const { t } = useTranslation();
   const [projectId, setProjectId] = useState<string | undefined>(undefined);
   const [dialog, setDialog] = useState<"settings" | "status" | undefined>(undefined);
+  const [settingsRound, setSettingsRound] = useState(0);
   const projects = useAsync(
     "projects",
     async () => (await client.call("project.list", { limit: 100 })).projects,
@@ -48,6 +49,7 @@ export function Studio({ user }: { user: UserView }) {
           <ProjectView
             key={open.id}
             project={open}
+            settingsRound={settingsRound}
             onChanged={projects.reload}
             onDeleted={() => {
               setProjectId(undefined);
@@ -57,7 +59,15 @@ export function Studio({ user }: { user: UserView }) {
           />
         )}
       </main>
-      {dialog === "settings" && <Settings user={user} onClose={() => setDialog(undefined)} />}
+      {dialog === "settings" && (
+        <Settings
+          user={user}
+          onClose={() => {
+            setDialog(undefined);
+            setSettingsRound(settingsRound + 1);
+          }}
+        />
+      )}
       {dialog === "status" && <Status onClose={() => setDialog(undefined)} />}
     </div>
   );
