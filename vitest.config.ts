@@ -4,7 +4,8 @@ export default defineConfig({
   test: {
     // Real databases, sandboxes and browsers on two cores: few files at a time, generous time-outs.
     maxWorkers: 2,
-    testTimeout: 60_000,
+    testTimeout: 120_000,
+    expect: { poll: { timeout: 30_000 } },
     hookTimeout: 120_000,
     teardownTimeout: 30_000,
     include: ["**/*.test.ts", "**/*.test.tsx"],
