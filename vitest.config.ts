@@ -19,6 +19,7 @@ export default defineConfig({
         "**/*.test.tsx",
         "**/dist/**",
         "apps/studio-ui/src/**",
+        "**/testing/**",
         "apps/api/sample-project/**",
         "**/*.json",
         "**/*.css",
