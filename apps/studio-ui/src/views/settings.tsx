@@ -69,6 +69,8 @@ function ProviderForm() {
         <input
           type="password"
           autoComplete="off"
+          // Without a key the provider is never asked; a stored one belongs to its address.
+          required={provider.data?.source !== "user" || form.baseUrl !== provider.data.base_url}
           value={form.apiKey}
           onChange={(event) => setForm({ ...form, apiKey: event.target.value })}
         />
