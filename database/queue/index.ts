@@ -6,5 +6,5 @@ export { type Enqueued, enqueueTask, type NewTask } from "./enqueue.ts";
 export { type Finish, finishTask, requeueTask } from "./finish.ts";
 export { type Heartbeat, heartbeat, removeInstance } from "./instances.ts";
 export { type Reaped, reapExpired, renewLease } from "./lease.ts";
-export { getTask, listTasks, type TaskFilter, type TaskPage, usageOf } from "./read.ts";
+export { findByKey, getTask, listTasks, type TaskFilter, type TaskPage, usageOf } from "./read.ts";
 export { type QueueView, queueView, type ViewLimits } from "./view.ts";

@@ -102,6 +102,14 @@ describe("[AG-3] agent.*", () => {
     });
   });
 
+  it("a repeat is answered although its project has gone since", async () => {
+    const user = await server.user();
+    const task = wanted({ project_id: await server.project(user), idempotency_key: newId("call") });
+    const { task_id } = await user.client.call("agent.dispatch", task);
+    await user.client.call("project.delete", { id: task.project_id });
+    expect(await user.client.call("agent.dispatch", task)).toMatchObject({ task_id, state: "cancelled" });
+  });
+
   it("[DB-6] history is newest first, page by page, by project and by state", async () => {
     const user = await server.user();
     const project = await server.project(user);

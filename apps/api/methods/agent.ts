@@ -2,7 +2,15 @@ import { agents, findAgent } from "#agents";
 import type { TaskRow } from "#database";
 import { resolveProvider } from "#database/accounts/provider-resolution.ts";
 import { getOwnProject } from "#database/projects/index.ts";
-import { enqueueTask, getTask, listTasks, queueView, requestCancel, usageOf } from "#database/queue/index.ts";
+import {
+  enqueueTask,
+  findByKey,
+  getTask,
+  listTasks,
+  queueView,
+  requestCancel,
+  usageOf,
+} from "#database/queue/index.ts";
 import { newId } from "#platform/ids.ts";
 import { AppError, isTerminal, type MethodParams, type TaskView } from "#schemas";
 import type { Connection, Context, HandlersOf } from "../handler.ts";
@@ -55,6 +63,12 @@ async function dispatch(context: Context, params: MethodParams<"agent.dispatch">
   const { caller, database, config, secrets } = context;
   const { project_id, prompt, model, priority, idempotency_key } = params;
   const { agent, runner } = agentAndRunner(params);
+  const wanted = { agent, runner, project_id, prompt, model };
+  if (idempotency_key !== undefined) {
+    // A repeat gets the first answer, also when the project or the key of the provider has gone since.
+    const known = await findByKey(database.db, caller.user_id, idempotency_key);
+    if (known !== undefined) return repeated(context, known, wanted);
+  }
   await getOwnProject(database.db, project_id, caller.user_id);
   // Refused now rather than after a wait in the queue; the run itself resolves again.
   await resolveProvider(database.db, { secrets, provider: config.provider, user_id: caller.user_id, model });
@@ -62,11 +76,7 @@ async function dispatch(context: Context, params: MethodParams<"agent.dispatch">
     enqueueTask(trx, {
       id: newId("task"),
       user_id: caller.user_id,
-      project_id,
-      agent,
-      runner,
-      model,
-      prompt,
+      ...wanted,
       priority,
       max_attempts: config.queue.attempts,
       budget: config.billing.taskBudget,
@@ -74,9 +84,19 @@ async function dispatch(context: Context, params: MethodParams<"agent.dispatch">
       idempotency_key,
     }),
   );
-  if (!created) refuseOtherTask(task, { agent, runner, project_id, prompt, model });
-  context.log.info({ task_id: task.id, created }, "task queued");
+  if (!created) return repeated(context, task, wanted);
+  context.log.info({ task_id: task.id }, "task queued");
+  return queued(context, task);
+}
+
+async function queued(context: Context, task: TaskRow) {
   return { task_id: task.id, state: task.state, ...(await placeOf(context, task)) };
+}
+
+/** The first task of an idempotency key. @throws AppError Conflict when it was for something else. */
+function repeated(context: Context, task: TaskRow, wanted: Partial<TaskRow>) {
+  refuseOtherTask(task, wanted);
+  return queued(context, task);
 }
 
 function agentAndRunner(params: MethodParams<"agent.dispatch">): { agent: string; runner: string } {
