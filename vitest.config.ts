@@ -13,7 +13,7 @@ export default defineConfig({
     reporters: ["default", "./tests/support/closing-line-reporter.ts"],
     coverage: {
       provider: "v8",
-      include: ["apps/**", "agents/**", "database/**", "platform/**", "sandbox/**", "schemas/**"],
+      include: ["{apps,agents,database,platform,sandbox,schemas}/**/*.ts"],
       exclude: [
         "**/*.test.ts",
         "**/*.test.tsx",
@@ -21,8 +21,6 @@ export default defineConfig({
         "apps/studio-ui/src/**",
         "**/testing/**",
         "apps/api/sample-project/**",
-        "**/*.json",
-        "**/*.css",
         "**/*.d.ts",
       ],
       reporter: ["text-summary", "json-summary"],

@@ -109,7 +109,7 @@ describe.skipIf(executablePath === undefined)("the page", () => {
     await page.getByRole("button", { name: "Speichern" }).click();
     await page.getByText("Gespeichert.", { exact: true }).waitFor();
     await shot("7-settings");
-    expect(await page.content()).not.toContain("sk-not-to-be-seen");
+    await expect.poll(() => page.content()).not.toContain("sk-not-to-be-seen");
     await page.getByRole("button", { name: "Schließen" }).click();
   });
 

@@ -179,9 +179,13 @@ describe("[GW-1] GET /tasks/:task_id/events", () => {
     const response = await fetch(`${closing.url}/tasks/${task_id}/events`, {
       headers: { authorization: `Bearer ${user.token}` },
     });
-    const text = response.text();
-    await expect.poll(() => closing.feed.size).toBe(1);
+    let text = "";
+    const reading = (async () => {
+      for await (const part of response.body?.pipeThrough(new TextDecoderStream()) ?? []) text += part;
+    })();
+    await expect.poll(() => text).toContain("data:");
     await closing[Symbol.asyncDispose]();
-    expect(parse(await text).map(({ type }) => type)).toEqual(["state"]);
+    await reading;
+    expect(parse(text).map(({ type }) => type)).toEqual(["state"]);
   });
 });

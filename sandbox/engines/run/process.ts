@@ -13,7 +13,8 @@ const KILL_MS = 10_000;
 const POLLS_MS = [1, 1, 2, 3, 5];
 const LAST_POLL_MS = 8;
 const SWEEP_ROUNDS = 50;
-/** What a program answers with that died of SIGXFSZ: a file grew beyond its limit. */
+/** What a program answers with that died of SIGKILL, and of SIGXFSZ: a file grew beyond its limit. */
+const KILLED_CODE = 128 + 9;
 const FILE_LIMIT_CODE = 128 + 25;
 
 export interface RunProcessInput {
@@ -130,7 +131,11 @@ export class RunProcess implements SandboxProcess {
     this.#gone = true;
     this.stdin.destroy();
     const limit = exit.limit ?? this.#limitBehind(exit, hits);
-    const result: SandboxExit = { code: exit.code, signal: exit.signal };
+    // Of a kill of ours the sandbox may still report its program's end before it dies itself: one answer for both.
+    const killed = this.#killed && exit.code === KILLED_CODE;
+    const result: SandboxExit = killed
+      ? { code: null, signal: "SIGKILL" }
+      : { code: exit.code, signal: exit.signal };
     return limit === undefined ? result : { ...result, limit };
   }
 

@@ -32,6 +32,8 @@ function ProviderForm() {
       .filter((model) => model !== "");
     const params = { base_url: form.baseUrl, models };
     await client.call("provider.set", form.apiKey === "" ? params : { ...params, api_key: form.apiKey });
+    // What was typed is forgotten here as well, at once.
+    setForm((before) => ({ ...before, apiKey: "" }));
     setDone("saved");
     provider.reload();
   });
