@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { cp, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { locateOpencode } from "#apps/orchestrator/opencode/binary.ts";
 import { opencodeConfig, opencodeEnvironment } from "#apps/orchestrator/opencode/config.ts";
 import { type ScriptedProvider, startScriptedProvider } from "../tests/support/provider.ts";
@@ -12,6 +13,7 @@ import { machineCpuSeconds, median, printTable, type Row } from "./support.ts";
 
 const ROUNDS = 7;
 const AT_ONCE = 20;
+const THINK_MS = 3000;
 const PROMPT = "[[file:result.txt]] write the result";
 
 interface Measured {
@@ -33,6 +35,8 @@ export async function bench(): Promise<void> {
     const user = await withProvider(studio, provider, key);
     const { id } = await user.client.call("project.create", { name: "bench", template: "sample" });
     cold.push(await measured(provider, key, () => throughStudio(studio, user, id)));
+    // As a person would: by now the process has been frozen.
+    await sleep(THINK_MS);
     warm.push(await measured(provider, key, () => throughStudio(studio, user, id)));
   }
   const handWall = median(byHand.map((run) => run.wallMs));
