@@ -101,15 +101,10 @@ export class WarmPool {
   async acquire(key: string, signal: AbortSignal, onWait: (ahead: number) => void): Promise<Lease> {
     await this.#returning.get(key)?.promise;
     signal.throwIfAborted();
-    for (let warm = this.#takeIdle(key); warm !== undefined; warm = this.#takeIdle(key)) {
-      const { opencode } = warm.workplace;
-      if (opencode !== undefined && (await awake(warm, opencode))) {
-        return this.#lease(key, warm.workplace, Promise.resolve(opencode), false);
-      }
-      void this.#end(warm.workplace);
-    }
-    const spare = await this.#takeSpare(key);
-    if (spare !== undefined) return spare;
+    const awoken =
+      (await this.#wake(key, () => this.#takeIdle(key))) ??
+      (await this.#wake(key, () => this.#spares.shift()));
+    if (awoken !== undefined) return awoken;
     const leave = await this.#gate.enter(signal, onWait);
     try {
       await this.#makeRoom();
@@ -144,14 +139,16 @@ export class WarmPool {
     return workplace;
   }
 
-  async #takeSpare(key: string): Promise<Lease | undefined> {
-    for (let spare = this.#spares.shift(); spare !== undefined; spare = this.#spares.shift()) {
-      const { opencode } = spare.workplace;
-      if (opencode !== undefined && (await awake(spare, opencode))) {
-        spare.workplace.assign(key);
-        return this.#lease(key, spare.workplace, Promise.resolve(opencode), false);
+  /** The first of those that rest which can still work; what cannot is ended. */
+  async #wake(key: string, next: () => Resting | undefined): Promise<Lease | undefined> {
+    for (let resting = next(); resting !== undefined; resting = next()) {
+      const { workplace } = resting;
+      const { opencode } = workplace;
+      if (opencode !== undefined && (await awake(resting, opencode))) {
+        if (workplace.key === undefined) workplace.assign(key);
+        return this.#lease(key, workplace, Promise.resolve(opencode), false);
       }
-      void this.#end(spare.workplace);
+      void this.#end(workplace);
     }
     return undefined;
   }
