@@ -3,7 +3,7 @@ import { type ProviderRoute, resolveCall } from "#database/accounts/provider-res
 import type { Db } from "#database/schema.ts";
 import type { Caller } from "#platform/authenticate.ts";
 import type { Config } from "#platform/config/config.ts";
-import { parseForeignJson } from "#platform/json.ts";
+import { isObject, parseForeignJson } from "#platform/json.ts";
 import type { Log } from "#platform/log.ts";
 import type { Secrets } from "#platform/secrets.ts";
 import { ApiError, ClientGone, toApiError } from "./api-error.ts";
@@ -15,7 +15,7 @@ import { BrokenAnswer, broken, pump, reportedError } from "./pump.ts";
 import type { RemoteProviders } from "./remote/client.ts";
 import { ReplyStream } from "./reply-stream.ts";
 import type { Answer, Source } from "./source.ts";
-import { isObject, Tally } from "./tally.ts";
+import { Tally } from "./tally.ts";
 import { countRequest } from "./tokenizer.ts";
 
 export const CHAT_ENDPOINT = "/v1/chat/completions";

@@ -1,9 +1,9 @@
-import { parseForeignJson } from "#platform/json.ts";
+import { isObject, parseForeignJson } from "#platform/json.ts";
 import { ApiError } from "./api-error.ts";
 import { errorFields } from "./remote/failures.ts";
 import type { ReplyStream } from "./reply-stream.ts";
 import type { Answer } from "./source.ts";
-import { isObject, type Tally } from "./tally.ts";
+import type { Tally } from "./tally.ts";
 
 /** No token is longer than this on average; a provider that sends more does not keep to max_tokens. */
 const MAX_CHARACTERS_PER_TOKEN = 128;

@@ -1,3 +1,4 @@
+import { isObject } from "#platform/json.ts";
 import { countTokens } from "./tokenizer.ts";
 
 /** Tokens of one call, and who counted them. */
@@ -14,10 +15,6 @@ const MAX_COUNT = 2_147_483_647;
 const MAX_CHOICES = 128;
 
 type Json = Record<string, unknown>;
-
-export function isObject(value: unknown): value is Json {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}
 
 /** What a provider said it used; undefined when it said nothing or nonsense. */
 export function readUsage(value: unknown): Omit<Usage, "counted_by"> | undefined {

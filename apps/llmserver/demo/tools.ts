@@ -1,4 +1,4 @@
-import { isObject } from "../tally.ts";
+import { isObject } from "#platform/json.ts";
 
 export type ToolKind = "glob" | "read" | "write" | "edit" | "bash";
 

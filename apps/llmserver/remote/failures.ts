@@ -1,5 +1,5 @@
+import { isObject } from "#platform/json.ts";
 import { ApiError } from "../api-error.ts";
-import { isObject } from "../tally.ts";
 import type { Redactor } from "./redact.ts";
 
 /** What a provider's own words may take up in an answer of ours. */

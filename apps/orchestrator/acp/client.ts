@@ -1,5 +1,5 @@
 import type { Readable, Writable } from "node:stream";
-import { parseForeignJson } from "#platform/json.ts";
+import { asObject, parseForeignJson } from "#platform/json.ts";
 import { AppError } from "#schemas";
 import { LineReader } from "./line-reader.ts";
 
@@ -201,11 +201,4 @@ function parseObject(line: string): Record<string, unknown> | undefined {
   } catch {
     return undefined;
   }
-}
-
-/** A value as an object to look into, or undefined. */
-export function asObject(value: unknown): Record<string, unknown> | undefined {
-  return typeof value === "object" && value !== null && !Array.isArray(value)
-    ? (value as Record<string, unknown>)
-    : undefined;
 }

@@ -1,10 +1,9 @@
 import { chmod, chown, rm } from "node:fs/promises";
 import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
 import { type Dispatcher, request } from "undici";
-import { parseForeignJson } from "#platform/json.ts";
+import { asObject, parseForeignJson } from "#platform/json.ts";
 import type { Log } from "#platform/log.ts";
 import { AppError, type TaskError } from "#schemas";
-import { asObject } from "../acp/client.ts";
 import { FINAL_ERROR, fromErrorAnswer, fromThrown, modelError } from "./model-error.ts";
 import { relayAnswer } from "./relay.ts";
 

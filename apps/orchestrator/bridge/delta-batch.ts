@@ -1,4 +1,4 @@
-import { asObject } from "../acp/client.ts";
+import { asObject } from "#platform/json.ts";
 
 /** So much is written at once, however soon: what comes faster is held back by its reader, not kept here. */
 const MAX_CHARS = 256 * 1024;

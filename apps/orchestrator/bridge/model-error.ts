@@ -1,5 +1,5 @@
+import { asObject } from "#platform/json.ts";
 import type { ErrorCode, TaskError } from "#schemas";
-import { asObject } from "../acp/client.ts";
 
 const MAX_MESSAGE_CHARS = 500;
 

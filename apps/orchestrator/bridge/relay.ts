@@ -1,9 +1,8 @@
 import { once } from "node:events";
 import type { ServerResponse } from "node:http";
 import { createParser } from "eventsource-parser";
-import { parseForeignJson } from "#platform/json.ts";
+import { asObject, parseForeignJson } from "#platform/json.ts";
 import type { TaskError } from "#schemas";
-import { asObject } from "../acp/client.ts";
 import { DeltaBatch } from "./delta-batch.ts";
 import { FINAL_ERROR, fromErrorObject, fromThrown, modelError } from "./model-error.ts";
 

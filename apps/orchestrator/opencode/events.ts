@@ -1,5 +1,5 @@
+import { asObject } from "#platform/json.ts";
 import type { TaskEventBody } from "#schemas";
-import { asObject } from "../acp/client.ts";
 import { INSIDE } from "./config.ts";
 
 /** What of a tool's output and input a watcher gets, characters; the agent itself sees all of it. */

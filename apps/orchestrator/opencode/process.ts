@@ -2,10 +2,11 @@ import { randomBytes } from "node:crypto";
 import { dirname, join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { agents } from "#agents";
+import { asObject } from "#platform/json.ts";
 import type { Log } from "#platform/log.ts";
 import type { SandboxExit, Sandboxes, SandboxProcess, Slot } from "#sandbox";
 import { AppError } from "#schemas";
-import { AcpClient, asObject } from "../acp/client.ts";
+import { AcpClient } from "../acp/client.ts";
 import type { BridgeRun, BridgeTask, ModelBridge } from "../bridge/bridge.ts";
 import { INSIDE, opencodeConfig, opencodeEnvironment } from "./config.ts";
 
