@@ -43,6 +43,17 @@ export class TokenBuckets {
     bucket.tokens = Math.min(this.#burst, bucket.tokens + cost);
   }
 
+  /** Take what has been used already, below zero if need be: until it is made up for, nothing can be taken. */
+  charge(key: string, cost: number): void {
+    this.#refilled(key).tokens -= cost;
+  }
+
+  /** What could be taken now, and seconds until the bucket is full again. */
+  state(key: string): { left: number; fullInSeconds: number } {
+    const { tokens } = this.#refilled(key);
+    return { left: Math.max(0, Math.floor(tokens)), fullInSeconds: (this.#burst - tokens) / this.#perSecond };
+  }
+
   /** As `take`, but refusing is an AppError RateLimited with the seconds to wait. */
   takeOrThrow(key: string, cost = 1): void {
     const taken = this.take(key, cost);

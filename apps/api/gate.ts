@@ -70,18 +70,6 @@ export function expiryOf(bearer: string): number | undefined {
   }
 }
 
-/** Tokens never travel in a URL: addresses end up in logs, histories and referrers. */
-export function refuseTokenInUrl(query: unknown): void {
-  const names = Object.keys((query as Record<string, unknown> | null) ?? {});
-  if (
-    names.some((name) => /^(access_|api_|bearer_)?(token|key)$|^(authorization|bearer|jwt|auth)$/i.test(name))
-  ) {
-    throw new AppError("InvalidRequest", "A token must not be part of the address.", {
-      hint: "Send it as `Authorization: Bearer`; over WebSocket also as the subprotocol `bearer.<token>` or with session.authenticate.",
-    });
-  }
-}
-
 /** Counts what a user holds open (sockets, streams) against one limit. */
 export class OpenPerUser {
   readonly #limit: number;

@@ -23,7 +23,11 @@ export async function requireModelCaller(request: FastifyRequest, deps: AccessDe
   if (request.headers[HOP_HEADER] !== undefined) {
     throw new ApiError(400, "The provider's base URL leads back to this server.", { code: "provider_loop" });
   }
-  const bearer = bearerOf(request.headers.authorization);
+  return modelCaller(bearerOf(request.headers.authorization), deps);
+}
+
+/** The same for a bearer that came another way. @throws AppError Unauthenticated, Forbidden. */
+export async function modelCaller(bearer: string | undefined, deps: AccessDeps): Promise<Caller> {
   if (bearer !== undefined && tokenKind(bearer) === "task") return taskCaller(bearer, deps);
   const caller = await deps.authenticate(bearer);
   requireRole(caller, "developer");

@@ -2,10 +2,11 @@ import { setImmediate as turn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
 import { AppError } from "#schemas";
 import { ApiError, toApiError } from "./api-error.ts";
-import { mediaParts, parseChatRequest, upstreamBody, withServerKey } from "./chat-request.ts";
-import { LiveCalls } from "./live-calls.ts";
-import { readUsage, Tally } from "./tally.ts";
-import { countRequest, countTokens } from "./tokenizer.ts";
+import { LiveCalls } from "./calls/live-calls.ts";
+import { readUsage, Tally } from "./calls/tally.ts";
+import { countRequest, countTokens } from "./calls/tokenizer.ts";
+import { mediaParts, parseChatRequest } from "./requests/chat-request.ts";
+import { upstreamBody } from "./requests/upstream.ts";
 
 const chunk = (content: string, finish: string | null = null) => ({
   choices: [{ index: 0, delta: { content }, finish_reason: finish }],
@@ -171,8 +172,10 @@ describe("requests", () => {
   const base = { model: "m", messages: [{ role: "user", content: "x" }] };
 
   it("limits tokens under the name the client or the provider uses", () => {
-    const limited = (extra: object, url: string) =>
-      upstreamBody(parseChatRequest({ ...base, ...extra }, 100), url);
+    const limited = (extra: object, base_url: string) => {
+      const request = parseChatRequest({ ...base, ...extra }, 100);
+      return upstreamBody(request, request.maxTokens, { base_url, trusted: false });
+    };
     expect(limited({}, "https://api.openai.com/v1")).toMatchObject({ max_completion_tokens: 100 });
     expect(limited({}, "https://other.example/v1")).toMatchObject({ max_tokens: 100 });
     expect(limited({ max_tokens: 7, max_completion_tokens: 9 }, "https://x.example")).toMatchObject({
@@ -197,10 +200,14 @@ describe("requests", () => {
       plugins: [],
     };
     const request = parseChatRequest({ ...base, ...wanted, ...more }, 100);
-    expect(withServerKey(request).body).toEqual({ ...base, ...wanted });
-    expect(upstreamBody(request, "https://x.example")).toMatchObject(more);
+    const base_url = "https://x.example";
+    const usage = { stream_options: { include_usage: true } };
+    expect(upstreamBody(request, 5, { base_url, trusted: true })).toEqual({ ...base, ...wanted, ...usage });
+    expect(upstreamBody(request, 5, { base_url, trusted: false })).toMatchObject(more);
     const search = parseChatRequest({ ...base, tools: [{ type: "web_search" }] }, 100);
-    expect(() => withServerKey(search)).toThrow("Tools that the provider runs");
+    expect(() => upstreamBody(search, 5, { base_url, trusted: true })).toThrow(
+      "Tools that the provider runs",
+    );
   });
 
   it("counts parts that are no text", () => {

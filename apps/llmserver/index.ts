@@ -1,76 +1,68 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { usableModels } from "#database/accounts/provider-resolution.ts";
-import type { Database } from "#database/open.ts";
-import type { Authenticator, Caller } from "#platform/authenticate.ts";
-import type { Config } from "#platform/config/config.ts";
-import type { Log } from "#platform/log.ts";
-import type { Secrets } from "#platform/secrets.ts";
-import type { TokenBuckets } from "#platform/token-bucket.ts";
-import type { TaskTokens } from "#platform/tokens/index.ts";
+import type { Caller } from "#platform/authenticate.ts";
+import { createRequireCaller } from "#platform/http/index.ts";
 import { requireModelCaller } from "./access.ts";
+import { registerModelAdmin } from "./admin/index.ts";
 import { ApiError, toApiError } from "./api-error.ts";
-import { CHAT_ENDPOINT, chat } from "./chat.ts";
-import { LiveCalls } from "./live-calls.ts";
-import { RemoteProviders } from "./remote/client.ts";
-import { startSweeper } from "./sweeper.ts";
+import { ReplyStream } from "./calls/reply-stream.ts";
+import { runCall } from "./calls/run-call.ts";
+import { ENDPOINTS } from "./endpoints/index.ts";
+import type { LlmServer } from "./server.ts";
+import { registerStreamSocket } from "./stream/index.ts";
 
-export interface LlmServerDeps {
-  database: Pick<Database, "db">;
-  config: Pick<Config, "provider" | "billing" | "run" | "instanceId" | "shutdownGraceMs">;
-  log: Log;
-  /** JWT or API key to caller; task tokens are judged here. */
-  authenticate: Authenticator;
-  taskTokens: Pick<TaskTokens, "verify">;
-  secrets: Secrets;
-  /** Requests per user; shared with the other servers of the process. */
-  perUser?: TokenBuckets | undefined;
-}
-
-/** Calls in flight may end by themselves for this long when the server stops. */
-const LONGEST_GRACE_MS = 2000;
+export { createLlmServer, type LlmServer, type LlmServerDeps } from "./server.ts";
 
 /**
- * Add the OpenAI-compatible routes under /v1. Errors there have OpenAI's envelope. Closing the app ends and
- * charges every call in flight; starting releases those a killed process left open.
+ * Add the OpenAI-compatible routes under /v1, where errors have OpenAI's envelope, and the administration of local
+ * models. Closing the app ends and charges every call in flight.
  */
-export async function registerLlmServer(app: FastifyInstance, deps: LlmServerDeps): Promise<void> {
-  const sweeper = await startSweeper(deps.database.db, deps.log, deps.config.instanceId);
+export async function registerLlmServer(app: FastifyInstance, llm: LlmServer): Promise<void> {
+  await registerStreamSocket(app, llm);
   await app.register((scope, _options, done) => {
-    scope.addHook("onClose", () => sweeper.close());
-    addRoutes(scope, deps);
+    scope.addHook("preClose", () => llm.close());
+    addModelRoutes(scope, llm);
     done();
+  });
+  const requireCaller = createRequireCaller(llm);
+  registerModelAdmin(app, {
+    models: llm.models,
+    requireCaller,
+    log: llm.log,
+    activeCalls: () => llm.live.size,
   });
 }
 
-function addRoutes(scope: FastifyInstance, deps: LlmServerDeps): void {
-  const { db } = deps.database;
-  const { config, log, secrets } = deps;
-  const remote = new RemoteProviders(config.provider, log);
-  const live = new LiveCalls();
+function addModelRoutes(scope: FastifyInstance, llm: LlmServer): void {
+  const { db, config } = llm;
   const callerOf = async (request: FastifyRequest) => {
-    const caller = await requireModelCaller(request, { ...deps, db });
-    deps.perUser?.takeOrThrow(caller.user_id);
+    const caller = await requireModelCaller(request, llm);
+    llm.perUser?.takeOrThrow(caller.user_id);
     return caller;
   };
-  const modelsOf = async (request: FastifyRequest) => {
-    const { user_id } = await callerOf(request);
-    const { provider, billing } = config;
-    const usable = await usableModels(db, { provider, billing, user_id });
-    return usable.map(({ id, source }) => ({ id, object: "model", created: 0, owned_by: source }));
-  };
-
   scope.setErrorHandler(sendApiError);
-  scope.addHook("preClose", async () => {
-    await live.close(Math.min(LONGEST_GRACE_MS, config.shutdownGraceMs));
-    await remote.close();
-  });
   // Who calls is asked before the body is read: nobody unknown makes us take in and parse 16 MB.
   const callers = new WeakMap<FastifyRequest, Caller>();
-  const onRequest = async (request: FastifyRequest) => void callers.set(request, await callerOf(request));
-  scope.post(CHAT_ENDPOINT, { onRequest }, async (request, reply) => {
-    const caller = callers.get(request) ?? (await callerOf(request));
-    return chat(request, reply, caller, { db, config, secrets, remote, live, log });
-  });
+  const onRequest = async (request: FastifyRequest, reply: FastifyReply) => {
+    const caller = await callerOf(request);
+    llm.limits.admit(caller);
+    reply.headers(llm.limits.headers(caller));
+    callers.set(request, caller);
+  };
+  for (const { path, open } of ENDPOINTS) {
+    scope.post(path, { onRequest }, async (request, reply) => {
+      const caller = callers.get(request) ?? (await callerOf(request));
+      const sink = new ReplyStream(reply, config.provider.idleTimeoutMs);
+      const asked = open(request.body, config.run.maxOutputTokens);
+      const text = await runCall({ ...asked, endpoint: path, caller, sink }, llm);
+      return text === undefined ? reply : reply.type("application/json; charset=utf-8").send(text);
+    });
+  }
+  const modelsOf = async (request: FastifyRequest) => {
+    const { user_id } = await callerOf(request);
+    const usable = await usableModels(db, { provider: config.provider, billing: config.billing, user_id });
+    return usable.map(({ id, source }) => ({ id, object: "model", created: 0, owned_by: source }));
+  };
   scope.get("/v1/models", async (request) => ({ object: "list", data: await modelsOf(request) }));
   scope.get<{ Params: { "*": string } }>("/v1/models/*", async (request) => {
     const id = request.params["*"];

@@ -7,7 +7,7 @@ import { balanceOf, claimTask, finishTask, getTask, openCall } from "#database";
 import { collect, type LlmUser, startLlmServer, type TestLlmServer } from "#tests/support/llm-server.ts";
 import { type ScriptedProvider, startScriptedProvider } from "#tests/support/provider.ts";
 import { addTask, addUser } from "#tests/support/queue.ts";
-import { countRequest, countTokens } from "./tokenizer.ts";
+import { countRequest, countTokens } from "./calls/tokenizer.ts";
 
 vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 const ask = (content: string) => ({ model: "gpt-test", messages: [{ role: "user" as const, content }] });

@@ -3,7 +3,7 @@ import { createApi, registerApi } from "#apps/api/index.ts";
 import { registerOpencodeRoutes } from "#apps/api/opencode/index.ts";
 import { registerPocketbase } from "#apps/api/pocketbase/index.ts";
 import { registerAuth } from "#apps/auth/index.ts";
-import { registerLlmServer } from "#apps/llmserver/index.ts";
+import { createLlmServer, type LlmServer, registerLlmServer } from "#apps/llmserver/index.ts";
 import { registerUi } from "#apps/studio-ui/server.ts";
 import type { Database } from "#database";
 import type { AccountAuthenticator } from "#database/accounts/authenticator.ts";
@@ -24,6 +24,7 @@ import {
   type TaskTokens,
   type TokenBuckets,
 } from "#platform";
+import { registerMetrics } from "#platform/metrics.ts";
 import type { Sandboxes } from "#sandbox";
 
 /** What the services of one process share; made once, handed to each. */
@@ -50,7 +51,11 @@ export type Urls = { ui: string; api: string; auth: string; llm: string };
 type Mount = (app: FastifyInstance) => Promise<void>;
 
 /** Which routes stand on which port; the page's origin has all of them. */
-function mounts(shared: Shared, health: HealthRegistry): Record<keyof Urls, readonly Mount[]> {
+function mounts(
+  shared: Shared,
+  health: HealthRegistry,
+  models: LlmServer,
+): Record<keyof Urls, readonly Mount[]> {
   const { secrets, authenticator, sessions, accessTokens, requireCaller } = shared;
   const api = createApi({ ...shared, authenticate: authenticator.authenticate });
   const mountApi: Mount = async (app) => {
@@ -59,8 +64,7 @@ function mounts(shared: Shared, health: HealthRegistry): Record<keyof Urls, read
     registerOpencodeRoutes(app, { api, secrets, health });
   };
   const mountAuth: Mount = (app) => registerAuth(app, { ...shared, requireCaller });
-  const mountLlm: Mount = (app) =>
-    registerLlmServer(app, { ...shared, authenticate: authenticator.authenticate });
+  const mountLlm: Mount = (app) => registerLlmServer(app, models);
   return {
     llm: [mountLlm],
     auth: [mountAuth],
@@ -72,7 +76,9 @@ function mounts(shared: Shared, health: HealthRegistry): Record<keyof Urls, read
 /** Start the four servers. `health` is what an agent run needs; it is asked by the OpenCode gateway. */
 export async function listenAll(shared: Shared, runHealth: HealthRegistry): Promise<Urls> {
   const { config, lifecycle, origins, database } = shared;
-  const routes = mounts(shared, runHealth);
+  const models = await createLlmServer({ ...shared, authenticate: shared.authenticator.authenticate });
+  lifecycle.add("models", () => models.close(), config.shutdownGraceMs + 5000);
+  const routes = mounts(shared, runHealth, models);
   const health = new HealthRegistry();
   health.add("database", async () => {
     await database.ping();
@@ -88,6 +94,7 @@ export async function listenAll(shared: Shared, runHealth: HealthRegistry): Prom
       trustedProxies: config.trustedProxies,
       perIp: shared.perIp,
     });
+    registerMetrics(app, { token: config.metricsToken });
     for (const mount of routes[name]) await mount(app);
     await app.listen({ host: config.host, port: config.ports[name] });
     lifecycle.add(

@@ -95,6 +95,19 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       idleTimeoutMs: integer(env, "CDS_PROVIDER_IDLE_TIMEOUT_MS", 60_000, 10, 600_000),
       attempts: integer(env, "CDS_PROVIDER_ATTEMPTS", 3, 1, 10),
     },
+    /** What the model server answers per minute, for each user and each API key; 0 = no limit. Tasks have their own. */
+    llmLimits: {
+      user: {
+        requestsPerMinute: integer(env, "CDS_LLM_REQUESTS_PER_MINUTE", 1200, 0, 1e9),
+        tokensPerMinute: integer(env, "CDS_LLM_TOKENS_PER_MINUTE", 2_000_000, 0, 1e12),
+      },
+      key: {
+        requestsPerMinute: integer(env, "CDS_LLM_KEY_REQUESTS_PER_MINUTE", 600, 0, 1e9),
+        tokensPerMinute: integer(env, "CDS_LLM_KEY_TOKENS_PER_MINUTE", 1_000_000, 0, 1e12),
+      },
+    },
+    /** Lets Prometheus read /metrics from another machine. */
+    metricsToken: text(env, "CDS_METRICS_TOKEN"),
     billing: {
       initialBalance: integer(env, "CDS_INITIAL_BALANCE", 20_000_000, 0, Number.MAX_SAFE_INTEGER),
       /** Held when a task is queued, its hard ceiling. */

@@ -3,7 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import OpenAI from "openai";
-import { registerLlmServer } from "#apps/llmserver/index.ts";
+import { createLlmServer, type LlmServer, registerLlmServer } from "#apps/llmserver/index.ts";
 import {
   auditLedger,
   balanceOf,
@@ -33,6 +33,7 @@ import {
   TaskTokens,
   TokenBuckets,
 } from "#platform";
+import { registerMetrics } from "#platform/metrics.ts";
 import type { Role } from "#schemas";
 import { testDatabase } from "./database.ts";
 
@@ -62,6 +63,7 @@ export interface TestLlmServer extends AsyncDisposable {
   client(bearer: string): OpenAI;
   /** Waits until no call is open, then answers what the user has and what was used. */
   account(user_id: string): Promise<Account>;
+  llm: LlmServer;
   stop(graceMs?: number): Promise<void>;
 }
 
@@ -70,7 +72,7 @@ interface UsedRow {
   output_tokens: number;
   cached_tokens: number;
   cost_microcredits: number;
-  counted_by: "provider" | "tokenizer";
+  counted_by: "provider" | "tokenizer" | "model";
 }
 
 interface Account {
@@ -102,15 +104,20 @@ export async function startLlmServer(
     TaskTokens.open(secrets),
   ]);
   const { authenticate } = createAuthenticator({ database, accessTokens });
+  const origins = new Origins();
   const app = createHttpServer({
     log,
-    origins: new Origins(),
+    origins,
     health: new HealthRegistry(),
     bodyBytes: config.limits.bodyBytes,
   });
   const { requestsPerUser: perSecond, requestsPerUserBurst: burst } = config.limits;
   const perUser = new TokenBuckets({ perSecond, burst });
-  await registerLlmServer(app, { database, config, log, authenticate, taskTokens, secrets, perUser });
+  const llm = await createLlmServer({
+    ...{ database, config, log, authenticate, taskTokens, secrets, origins, perUser },
+  });
+  registerMetrics(app, { token: config.metricsToken });
+  await registerLlmServer(app, llm);
   await app.listen({ host: "127.0.0.1", port: 0 });
   const url = `http://127.0.0.1:${portOf(app)}/v1`;
   const client = (bearer: string) => new OpenAI({ apiKey: bearer, baseURL: url, maxRetries: 0 });
@@ -128,6 +135,7 @@ export async function startLlmServer(
     taskTokens,
     accessTokens,
     logs,
+    llm,
     client,
     stop,
     user: (options = {}) => addLlmUser(db, secrets, client, options),

@@ -4,9 +4,9 @@ import { z } from "zod";
 import { getOwnProject, readTree } from "#database/projects/index.ts";
 import type { Caller } from "#platform/authenticate.ts";
 import { bearerOf, parseInput, requireRole } from "#platform/http/index.ts";
+import { refuseTokenInUrl } from "#platform/http/websocket.ts";
 import { idSchema, type Role } from "#schemas";
 import type { Api } from "../api.ts";
-import { refuseTokenInUrl } from "../gate.ts";
 import { importArchive, withUpload } from "./import-archive.ts";
 import { writeZip } from "./write-zip.ts";
 

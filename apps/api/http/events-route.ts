@@ -4,9 +4,9 @@ import { z } from "zod";
 import { getTask } from "#database/queue/index.ts";
 import type { Caller } from "#platform/authenticate.ts";
 import { bearerOf, parseInput } from "#platform/http/index.ts";
+import { refuseTokenInUrl } from "#platform/http/websocket.ts";
 import { idSchema, isTerminal, MAX_SEQ, type TaskEvent } from "#schemas";
 import type { Api } from "../api.ts";
-import { refuseTokenInUrl } from "../gate.ts";
 
 const seqSchema = z.coerce.number().int().min(0).max(MAX_SEQ);
 const inputSchema = z.object({

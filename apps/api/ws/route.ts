@@ -1,16 +1,11 @@
-import websocket from "@fastify/websocket";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { WebSocket } from "ws";
-import { bearerOf } from "#platform/http/index.ts";
+import { checkUpgrade, installWebSockets, upgradeBearer } from "#platform/http/websocket.ts";
 import type { Log } from "#platform/log.ts";
 import { AppError, toAppError } from "#schemas";
 import type { Api } from "../api.ts";
-import { type Identity, refuseTokenInUrl } from "../gate.ts";
+import type { Identity } from "../gate.ts";
 import { CLOSE, RpcSocket } from "./socket.ts";
-
-/** What a browser asks for to be answered: its own subprotocols may carry the token, ours carries nothing. */
-const SUBPROTOCOL = "cds.v1";
-const BEARER_PREFIX = "bearer.";
 
 interface Credentials {
   readonly bearer: string | undefined;
@@ -20,17 +15,10 @@ interface Credentials {
 /** `GET /ws`: the same methods as `POST /rpc`, and notifications. */
 export async function registerSocketRoute(app: FastifyInstance, api: Api): Promise<void> {
   const sockets = new Set<RpcSocket>();
-  await app.register(websocket, {
-    options: {
-      maxPayload: api.config.limits.bodyBytes,
-      // Compression costs 300 kB per connection; what is large here is read over HTTP.
-      perMessageDeflate: false,
-      handleProtocols: (offered: Set<string>) => (offered.has(SUBPROTOCOL) ? SUBPROTOCOL : false),
-    },
-    preClose(done) {
+  await installWebSockets(app, {
+    maxPayload: api.config.limits.bodyBytes,
+    closeAll() {
       for (const socket of sockets) socket.close(CLOSE.goingAway, "the server is shutting down");
-      this.websocketServer.close();
-      done();
     },
   });
   const known = new WeakMap<FastifyRequest, Credentials>();
@@ -55,19 +43,10 @@ export async function registerSocketRoute(app: FastifyInstance, api: Api): Promi
 
 /** @throws AppError before the upgrade, so that it is answered as plain HTTP. */
 async function admit(api: Api, request: FastifyRequest): Promise<Credentials> {
-  refuseTokenInUrl(request.query);
-  const { origin, host, authorization } = request.headers;
-  if (!api.origins.allowsRequest(origin, host)) {
-    throw new AppError("Forbidden", "Pages of this origin may not connect.", {
-      hint: "Add the origin to CDS_ALLOWED_ORIGINS.",
-    });
-  }
-  if (authorization !== undefined) {
-    const bearer = bearerOf(authorization);
-    return { bearer, identity: { caller: await api.gate.authenticate(bearer) } };
-  }
+  checkUpgrade(request, api.origins);
+  const { bearer, from } = upgradeBearer(request);
+  if (from === "header") return { bearer, identity: { caller: await api.gate.authenticate(bearer) } };
   // A browser cannot read why an upgrade failed, only why a socket was closed: that comes afterwards.
-  const bearer = bearerOfSubprotocol(request.headers["sec-websocket-protocol"]);
   return { bearer, identity: bearer === undefined ? {} : await api.gate.identify(bearer) };
 }
 
@@ -89,9 +68,4 @@ function accept(
     const code = { Unauthenticated: CLOSE.unauthenticated, RateLimited: CLOSE.tooMany }[error.code as string];
     socket.close(code ?? 1011, error.message);
   }
-}
-
-function bearerOfSubprotocol(header: string | undefined): string | undefined {
-  const offered = (header ?? "").split(",").map((name) => name.trim());
-  return offered.find((name) => name.startsWith(BEARER_PREFIX))?.slice(BEARER_PREFIX.length);
 }

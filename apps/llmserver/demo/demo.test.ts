@@ -2,7 +2,7 @@ import fc from "fast-check";
 import type OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { collect, type LlmUser, startLlmServer, type TestLlmServer } from "#tests/support/llm-server.ts";
-import type { ChatMessage } from "../chat-request.ts";
+import type { ChatMessage } from "../requests/chat-request.ts";
 import { planReply } from "./plan.ts";
 import { textsFor } from "./texts.ts";
 import { Toolbox } from "./tools.ts";

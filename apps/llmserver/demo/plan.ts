@@ -1,4 +1,4 @@
-import type { ChatBody, ChatMessage } from "../chat-request.ts";
+import type { ChatBody, ChatMessage } from "../requests/chat-request.ts";
 import { farewell, note, type Script, type ToolResult } from "./scripts.ts";
 import { textsFor } from "./texts.ts";
 import { type DemoCall, Toolbox } from "./tools.ts";

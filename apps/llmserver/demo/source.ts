@@ -1,7 +1,11 @@
 import { randomUUID } from "node:crypto";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Answer, SourceCall } from "../source.ts";
-import { countRequest, countTokens } from "../tokenizer.ts";
+import { ApiError } from "../api-error.ts";
+import { mostInputTokens } from "../calls/count-input.ts";
+import { countRequest, countTokens } from "../calls/tokenizer.ts";
+import type { ChatRequest } from "../requests/chat-request.ts";
+import type { ModelRequest } from "../requests/request.ts";
+import type { Answer, BeginOptions, Source } from "../sources/source.ts";
 import { type DemoReply, planReply } from "./plan.ts";
 
 /** As a real model of middling speed would stream, ms per word. */
@@ -9,9 +13,33 @@ const WORD_DELAY_MS = 10;
 /** Characters of a tool call's arguments per chunk. */
 const ARGUMENT_PIECE = 40;
 
-/** The scripted model as a source of answers: same chunks, same usage, same way to be cancelled. */
-export async function demoSource({ request, abort }: SourceCall): Promise<Answer> {
-  const reply = await limit(planReply(request.body), request.maxTokens);
+/**
+ * The scripted model as a source of answers: same chunks, same usage, same way to be cancelled.
+ * @throws ApiError for what it has no script for.
+ */
+export function demoSource(request: ModelRequest): Source {
+  if (request.kind !== "chat") {
+    throw new ApiError(400, "The demo model answers chats only.", {
+      param: "model",
+      code: "unsupported_value",
+    });
+  }
+  if (request.choices > 1) {
+    throw new ApiError(400, "The demo model gives one choice only.", {
+      param: "n",
+      code: "unsupported_value",
+    });
+  }
+  return {
+    inputTokens: mostInputTokens(request),
+    countInput: () => countRequest(request.body),
+    begin: (options) => begin(request, options),
+    [Symbol.dispose]() {},
+  };
+}
+
+async function begin(request: ChatRequest, { maxTokens, abort }: BeginOptions): Promise<Answer> {
+  const reply = await limit(planReply(request.body), maxTokens);
   const input = await countRequest(request.body);
   const usage = {
     prompt_tokens: input,

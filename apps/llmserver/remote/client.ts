@@ -23,6 +23,8 @@ const DRAIN_MS = 1000;
 
 export interface RemoteCall {
   base_url: string;
+  /** Below the base URL: `chat/completions`, for instance. */
+  path: string;
   /** The operator's own base URL: it may lead to a private network whatever users' may. */
   trusted: boolean;
   api_key: string;
@@ -74,11 +76,11 @@ export class RemoteProviders {
   }
 
   /**
-   * Send a chat completion and wait for the head of its answer; tries again by class of failure.
+   * Send a request and wait for the head of its answer; tries again by class of failure.
    * @throws ApiError, or the reason of `abort`.
    */
   async post(call: RemoteCall): Promise<RemoteAnswer> {
-    const url = endpoint(call.base_url);
+    const url = endpoint(call.base_url, call.path);
     const key = `${url.host} ${call.user_id}`;
     const wait = this.#breakers.enter(key);
     if (wait !== undefined) {
@@ -222,15 +224,15 @@ function connector(timeout: number, allowPrivate: boolean): buildConnector.conne
   };
 }
 
-/** `<base>/chat/completions`, keeping a query string some providers want. */
-function endpoint(base_url: string): URL {
+/** `<base>/<path>`, keeping a query string some providers want. */
+function endpoint(base_url: string, path: string): URL {
   const url = URL.canParse(base_url) ? new URL(base_url) : undefined;
   if (url === undefined || !/^https?:$/.test(url.protocol) || url.username !== "" || url.password !== "") {
     throw new ApiError(400, "The provider's base URL must be http(s) and hold no user name.", {
       code: "provider_invalid_url",
     });
   }
-  url.pathname = `${url.pathname.replace(/\/+$/, "")}/chat/completions`;
+  url.pathname = `${url.pathname.replace(/\/+$/, "")}/${path}`;
   return url;
 }
 

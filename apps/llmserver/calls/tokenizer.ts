@@ -1,5 +1,5 @@
 import { setImmediate as breathe } from "node:timers/promises";
-import type { ChatBody, ChatMessage } from "./chat-request.ts";
+import type { ChatBody, ChatMessage } from "../requests/chat-request.ts";
 
 /** Runs without a break longer than this are cut: the merge is quadratic in them (100 kB of blanks: 3.5 s). */
 const RUN = 256;

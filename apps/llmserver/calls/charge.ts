@@ -5,13 +5,10 @@ import type { Db } from "#database/schema.ts";
 import { newId } from "#platform/ids.ts";
 import type { Log } from "#platform/log.ts";
 import { AppError } from "#schemas";
-import { type ChatRequest, mediaParts } from "./chat-request.ts";
 import type { Usage } from "./tally.ts";
 
 /** Fewer output tokens than this are not worth a call. */
 const FEWEST_OUTPUT_TOKENS = 64;
-/** The most a picture or sound is expected to take. */
-const TOKENS_PER_MEDIA_PART = 4096;
 const HOLD_ATTEMPTS = 3;
 const WRITE_ATTEMPTS = 4;
 
@@ -22,7 +19,12 @@ export interface ChargeOptions {
   task?: { task_id: string; attempt: number } | undefined;
   instance_id: string;
   price: Price;
-  request: ChatRequest;
+  model: string;
+  /** Input tokens it can cost at the most. */
+  inputTokens: number;
+  /** Output tokens per choice that were asked for. */
+  maxTokens: number;
+  choices: number;
 }
 
 /** The money of one call: held when opened, then settled or released exactly once. */
@@ -45,13 +47,11 @@ export class Charge implements AsyncDisposable {
    * @throws AppError InsufficientBalance when what is left does not carry a useful answer.
    */
   static async open(options: ChargeOptions): Promise<Charge> {
-    const { request } = options;
-    // An upper bound, not an estimate: a call that cost more than its hold could not be collected.
-    const inputTokens = request.bytes + mediaParts(request.body.messages) * TOKENS_PER_MEDIA_PART;
-    let maxTokens = request.maxTokens;
+    const { inputTokens, choices } = options;
+    let { maxTokens } = options;
     for (let attempt = 1; ; attempt += 1) {
       const call_id = newId("call");
-      const hold = costOf(options.price, inputTokens, maxTokens * request.choices);
+      const hold = costOf(options.price, inputTokens, maxTokens * choices);
       try {
         await openCall(options.db, { ...callFields(options), call_id, hold });
         return new Charge(call_id, maxTokens, options);
@@ -59,8 +59,8 @@ export class Charge implements AsyncDisposable {
         if (!(error instanceof AppError) || error.code !== "InsufficientBalance" || attempt >= HOLD_ATTEMPTS)
           throw error;
         const available = Number(error.details.available_microcredits ?? 0);
-        maxTokens = Math.min(maxTokens, affordable(options, inputTokens, available));
-        if (maxTokens < fewest(request)) throw error;
+        maxTokens = Math.min(maxTokens, affordable(options, available));
+        if (maxTokens < fewest(options)) throw error;
       }
     }
   }
@@ -103,19 +103,19 @@ export class Charge implements AsyncDisposable {
   }
 }
 
-function callFields({ user_id, request, instance_id, task }: ChargeOptions) {
-  return { user_id, model: request.model, instance_id, ...(task === undefined ? {} : { task }) };
+function callFields({ user_id, model, instance_id, task }: ChargeOptions) {
+  return { user_id, model, instance_id, ...(task === undefined ? {} : { task }) };
 }
 
-function fewest(request: ChatRequest): number {
-  return Math.min(FEWEST_OUTPUT_TOKENS, request.maxTokens);
+function fewest({ maxTokens }: ChargeOptions): number {
+  return Math.min(FEWEST_OUTPUT_TOKENS, maxTokens);
 }
 
 /** Output tokens per choice that `available` micro-credits leave room for. */
-function affordable({ price, request }: ChargeOptions, inputTokens: number, available: number): number {
+function affordable({ price, inputTokens, maxTokens, choices }: ChargeOptions, available: number): number {
   const left = available - costOf(price, inputTokens, 0);
   if (left < 0) return 0;
-  if (price.outputPerMillion === 0) return request.maxTokens;
+  if (price.outputPerMillion === 0) return maxTokens;
   // One less for the rounding up of the whole.
-  return Math.floor((Math.max(0, left - 1) * 1_000_000) / price.outputPerMillion / request.choices);
+  return Math.floor((Math.max(0, left - 1) * 1_000_000) / price.outputPerMillion / choices);
 }

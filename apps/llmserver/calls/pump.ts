@@ -1,8 +1,9 @@
 import { isObject, parseForeignJson } from "#platform/json.ts";
-import { ApiError } from "./api-error.ts";
-import { errorFields } from "./remote/failures.ts";
-import type { ReplyStream } from "./reply-stream.ts";
-import type { Answer } from "./source.ts";
+import { ApiError } from "../api-error.ts";
+import { errorFields } from "../remote/failures.ts";
+import type { Answer } from "../sources/source.ts";
+import type { Dialect } from "./dialect.ts";
+import type { Frame, Sink } from "./sink.ts";
 import type { Tally } from "./tally.ts";
 
 /** No token is longer than this on average; a provider that sends more does not keep to max_tokens. */
@@ -12,14 +13,14 @@ const SLACK_CHARACTERS = 65_536;
 export interface PumpOptions {
   answer: Answer;
   tally: Tally;
-  out: ReplyStream;
-  wantsUsage: boolean;
+  out: Sink;
+  dialect: Dialect;
   /** Output tokens that were asked for, all choices together. */
   maxTokens: number;
 }
 
 /**
- * Pass a stream on event by event, seeing each: usage, errors, whether it ended as it should. `[DONE]` is
+ * Pass a stream on event by event, seeing each: usage, errors, whether it ended as it should. The last words are
  * left to the caller, who settles first.
  * @throws ApiError when the stream breaks, carries an error, or ends before its answer does.
  */
@@ -27,19 +28,19 @@ export async function pump(options: PumpOptions): Promise<void> {
   const { answer, tally, out } = options;
   const limit = options.maxTokens * MAX_CHARACTERS_PER_TOKEN + SLACK_CHARACTERS;
   for await (const batch of answer.batches()) {
-    let text = "";
+    const frames: Frame[] = [];
     for (const data of batch) {
       if (data === "[DONE]") tally.done = true;
       if (tally.done) break;
       try {
-        text += passOn(data, options);
+        frames.push(...passOn(data, options));
       } catch (error) {
         // What came before the bad event was good, and is charged.
-        await out.write(text);
+        await out.send(frames);
         throw error;
       }
     }
-    await out.write(text);
+    await out.send(frames);
     if (tally.done) break;
     await tally.fold();
     if (tally.characters > limit) {
@@ -50,20 +51,16 @@ export async function pump(options: PumpOptions): Promise<void> {
   answer.finish();
 }
 
-function passOn(data: string, { tally, answer, wantsUsage }: PumpOptions): string {
+function passOn(data: string, { tally, answer, dialect }: PumpOptions): Frame[] {
   const event = parseEvent(data);
   if (event.error !== undefined && event.error !== null) {
     throw reportedError(event, answer.redactor);
   }
   tally.take(event);
-  let line = data.includes("\n") ? JSON.stringify(event) : data;
-  if (!wantsUsage && event.usage !== undefined) {
-    const hasChoices = Array.isArray(event.choices) && event.choices.length > 0;
-    if (!hasChoices) return "";
-    const { usage: _, ...rest } = event;
-    line = JSON.stringify(rest);
-  }
-  return `data: ${answer.redactor.quick(line)}\n\n`;
+  const line = data.includes("\n") ? JSON.stringify(event) : data;
+  const frames = dialect.event(event, line);
+  for (const frame of frames) frame.data = answer.redactor.quick(frame.data);
+  return frames;
 }
 
 function parseEvent(data: string): Record<string, unknown> {
@@ -74,6 +71,19 @@ function parseEvent(data: string): Record<string, unknown> {
     // Told below: half a chunk is what a broken provider leaves.
   }
   throw broken("The provider sent a chunk that is not valid JSON.", "provider_invalid_answer");
+}
+
+/** A whole answer, read. @throws ApiError when it is none, or an error. */
+export function parseWhole(text: string, answer: Answer): Record<string, unknown> {
+  let event: unknown;
+  try {
+    event = parseForeignJson(text);
+  } catch {
+    throw broken("The provider's answer is not valid JSON.", "provider_invalid_answer");
+  }
+  if (isObject(event) && (Array.isArray(event.choices) || Array.isArray(event.data))) return event;
+  if (isObject(event) && event.error !== undefined) throw reportedError(event, answer.redactor);
+  throw broken("The provider's answer is not what was asked for.", "provider_invalid_answer");
 }
 
 /** The provider did not answer as one must: it says something about its health. */
@@ -88,7 +98,7 @@ export function broken(message: string, code: string, cause?: unknown): BrokenAn
 }
 
 /** The error a provider put where an answer should be, in our envelope and without the key. */
-export function reportedError(event: unknown, redactor: Answer["redactor"]): ApiError {
+function reportedError(event: unknown, redactor: Answer["redactor"]): ApiError {
   const told = errorFields(event, redactor);
   return new ApiError(502, `The provider answered: ${told.message ?? "an error"}`, {
     type: told.type ?? "server_error",

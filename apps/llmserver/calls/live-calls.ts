@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { ApiError } from "./api-error.ts";
+import { ApiError } from "../api-error.ts";
 
 /** The calls in flight, so that a server that stops can end and charge every one of them. */
 export class LiveCalls {

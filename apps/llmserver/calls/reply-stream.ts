@@ -1,8 +1,9 @@
 import type { ServerResponse } from "node:http";
 import type { FastifyReply } from "fastify";
+import type { Frame, Sink } from "./sink.ts";
 
 /** Writes server-sent events to one client, no faster than it reads. */
-export class ReplyStream {
+export class ReplyStream implements Sink {
   readonly #reply: FastifyReply;
   readonly #raw: ServerResponse;
   readonly #stallMs: number;
@@ -15,7 +16,6 @@ export class ReplyStream {
     this.#stallMs = stallMs;
   }
 
-  /** The status line is out: from here on errors travel as events. */
   get begun(): boolean {
     return this.#begun;
   }
@@ -24,15 +24,28 @@ export class ReplyStream {
     return this.#raw.destroyed || this.#raw.writableEnded;
   }
 
-  /** Resolves when the client's connection can take more; at once when the client is gone. */
-  async write(text: string): Promise<void> {
-    if (text === "" || this.gone) return;
+  async send(frames: readonly Frame[]): Promise<void> {
+    if (frames.length === 0 || this.gone) return;
     if (!this.#begun) this.#begin();
+    let text = "";
+    for (const { event, data } of frames) {
+      text += event === undefined ? `data: ${data}\n\n` : `event: ${event}\ndata: ${data}\n\n`;
+    }
     if (!this.#raw.write(text)) await this.#drained();
   }
 
   end(): void {
     if (!this.gone) this.#raw.end();
+  }
+
+  onGone(listener: () => void): Disposable {
+    const raw = this.#raw;
+    const onClose = () => {
+      if (!raw.writableFinished) listener();
+    };
+    raw.on("close", onClose);
+    if (raw.destroyed) onClose();
+    return { [Symbol.dispose]: () => void raw.off("close", onClose) };
   }
 
   #begin(): void {

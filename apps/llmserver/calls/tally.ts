@@ -6,7 +6,8 @@ export interface Usage {
   input_tokens: number;
   output_tokens: number;
   cached_tokens: number;
-  counted_by: "provider" | "tokenizer";
+  /** The provider's own figures, our tokenizer where it gave none, or the local model's own tokenizer. */
+  counted_by: "provider" | "tokenizer" | "model";
 }
 
 /** Text kept to be counted; beyond it, counted at once (memory stays bounded). */
@@ -16,10 +17,13 @@ const MAX_CHOICES = 128;
 
 type Json = Record<string, unknown>;
 
-/** What a provider said it used; undefined when it said nothing or nonsense. */
-export function readUsage(value: unknown): Omit<Usage, "counted_by"> | undefined {
+/**
+ * What a provider said it used; undefined when it said nothing or nonsense. Vectors have no output: `noOutput` is what
+ * is meant where nothing is said of it.
+ */
+export function readUsage(value: unknown, noOutput = false): Omit<Usage, "counted_by"> | undefined {
   if (!isObject(value)) return undefined;
-  const { prompt_tokens: input, completion_tokens: output } = value;
+  const { prompt_tokens: input, completion_tokens: output = noOutput ? 0 : undefined } = value;
   if (!isCount(input) || !isCount(output)) return undefined;
   const details = value.prompt_tokens_details;
   const cached = isObject(details) ? details.cached_tokens : value.prompt_cache_hit_tokens;
@@ -67,11 +71,12 @@ export class Tally {
     return this.#usage !== undefined && this.#pendingLength === 0 && this.#counted === 0;
   }
 
-  /** One chunk of a stream (`delta`) or a whole answer (`message`). */
+  /** One chunk of a stream (`delta`), a whole answer (`message`, `text`) or a list of vectors (`data`). */
   take(event: Json): void {
-    const { choices } = event;
+    const { choices, data } = event;
     if (Array.isArray(choices)) for (const choice of choices) this.#takeChoice(choice);
-    const usage = readUsage(event.usage);
+    if (Array.isArray(data)) this.#open.set(0, true);
+    const usage = readUsage(event.usage, Array.isArray(data));
     if (usage === undefined) return;
     this.#usage = usage;
     this.#pending = [];
@@ -86,6 +91,7 @@ export class Tally {
       const ended = typeof choice.finish_reason === "string" || this.#open.get(index) === true;
       this.#open.set(index, ended);
     }
+    this.#add(choice.text);
     const part = isObject(choice.delta) ? choice.delta : choice.message;
     if (!isObject(part)) return;
     for (const name of ["content", "reasoning_content", "reasoning", "refusal"]) this.#add(part[name]);
