@@ -57,7 +57,7 @@ function usageOf(record: RecordedRequest, reply: Reply, deltas: number): Provide
   const prompt_tokens = Math.max(1, Math.ceil(JSON.stringify(record.body.messages ?? []).length / 4));
   return {
     prompt_tokens,
-    completion_tokens: deltas + (reply.toolCalls?.length ?? 0) * 12,
+    completion_tokens: (deltas + (reply.toolCalls?.length ?? 0) * 12) * choicesOf(record).length,
     cached_tokens: Math.floor(prompt_tokens / 10),
   };
 }
@@ -81,6 +81,9 @@ function wireCalls(
     function: { name: call.name, arguments: JSON.stringify(call.arguments) },
   }));
 }
+
+/** `n` choices say all the same. */
+const choicesOf = ({ body }: RecordedRequest) => Array.from({ length: body.n ?? 1 }, (_, index) => index);
 
 const finishOf = (reply: Reply) =>
   reply.finishReason ?? ((reply.toolCalls?.length ?? 0) > 0 ? "tool_calls" : "stop");
@@ -109,7 +112,7 @@ async function whole(response: ServerResponse, record: RecordedRequest, reply: R
     object: "chat.completion",
     created: 1_700_000_000,
     model: record.body.model,
-    choices: [{ index: 0, message, finish_reason: finishOf(reply) }],
+    choices: choicesOf(record).map((index) => ({ index, message, finish_reason: finishOf(reply) })),
     ...(reply.usage === "none"
       ? {}
       : {
@@ -136,7 +139,7 @@ async function stream(response: ServerResponse, record: RecordedRequest, reply: 
     object: "chat.completion.chunk",
     created: 1_700_000_000,
     model: record.body.model,
-    choices: [{ index: 0, delta, finish_reason: finish }],
+    choices: choicesOf(record).map((index) => ({ index, delta, finish_reason: finish })),
     ...(usage === undefined ? {} : { usage }),
   });
   response.writeHead(200, { "content-type": "text/event-stream", "x-upstream-secret": "must not travel" });

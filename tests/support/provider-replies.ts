@@ -73,6 +73,7 @@ export interface ChatBody {
   max_tokens?: number;
   max_completion_tokens?: number;
   messages?: Message[];
+  n?: number;
   tools?: { function?: { name?: string; parameters?: { properties?: Record<string, unknown> } } }[];
   [key: string]: unknown;
 }

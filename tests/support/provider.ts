@@ -3,6 +3,7 @@ import { createServer, type IncomingMessage, type Server, type ServerResponse } 
 import type { AddressInfo } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { answer, sendError, sendJson } from "./provider-answers.ts";
+import { answerCompletion, answerEmbedding } from "./provider-others.ts";
 import {
   type ChatBody,
   defaultReply,
@@ -29,7 +30,7 @@ export interface ScriptedProvider {
   script(rule: Rule): void;
   /** Exact sum of the usage reported, for one key or for all. */
   totals(key?: string): ProviderUsage & { requests: number };
-  /** Chat requests with this key (or all). */
+  /** Requests for a model's work with this key (or all). */
   requestsOf(key?: string): RecordedRequest[];
   /** Resolves when so many requests have come in; rejects after `timeoutMs` (default 30 s). */
   waitForRequests(count: number, timeoutMs?: number): Promise<void>;
@@ -62,7 +63,7 @@ export async function startScriptedProvider(
   const close = () => closeServer(server);
   const requestsOf = (key?: string) =>
     requests.filter(
-      (item) => item.path.endsWith("/chat/completions") && (key === undefined || item.key === key),
+      (item) => /\/(completions|embeddings)$/.test(item.path) && (key === undefined || item.key === key),
     );
   return {
     baseUrl: `http://${options.host ?? "127.0.0.1"}:${port}/v1`,
@@ -141,7 +142,10 @@ async function serve(request: IncomingMessage, response: ServerResponse, state: 
     }));
     return sendJson(response, 200, { object: "list", data }, record);
   }
-  if (!record.path.endsWith("/chat/completions")) {
+  if (record.path.endsWith("/embeddings")) return answerEmbedding(response, record);
+  const chat = record.path.endsWith("/chat/completions");
+  if (!chat && record.path.endsWith("/completions")) return answerCompletion(response, record);
+  if (!chat) {
     return sendError(response, 404, `No such route: ${record.path}`, "not_found", record);
   }
   const reply = choose(record, state);
