@@ -119,10 +119,11 @@ export function completionWording(model: string, echo: (choice: number) => strin
   };
   return {
     chunk(event) {
-      const text = first(event.choice) + (event.type === "text" ? event.text : "");
+      const before = first(event.choice);
+      const text = before + (event.type === "text" ? event.text : "");
       const offset = offsets.get(event.choice) ?? 0;
       offsets.set(event.choice, offset + text.length);
-      const logprobs = event.type === "text" ? legacyLogprobs(event.logprobs, offset) : null;
+      const logprobs = event.type === "text" ? legacyLogprobs(event.logprobs, offset + before.length) : null;
       const finish_reason = event.type === "finish" ? event.reason : null;
       return { ...frame, choices: [{ index: event.choice, text, logprobs, finish_reason }] };
     },
