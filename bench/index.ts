@@ -4,6 +4,7 @@ import { loadavg } from "node:os";
 const BENCHES = {
   "run-overhead": () => import("./run-overhead.ts"),
   gateway: () => import("./gateway.ts"),
+  llm: () => import("./llm.ts"),
 } satisfies Record<string, () => Promise<{ bench: () => Promise<void> }>>;
 
 const name = process.argv[2];

@@ -197,7 +197,7 @@ describe("chat completions", () => {
       status: 404,
       code: "model_not_found",
     });
-    await expect(me.client.embeddings.create({ model: "x", input: "y" })).rejects.toMatchObject({
+    await expect(me.client.images.generate({ model: "x", prompt: "y" })).rejects.toMatchObject({
       status: 404,
       code: "unknown_url",
     });

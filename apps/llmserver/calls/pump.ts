@@ -1,6 +1,7 @@
 import { isObject, parseForeignJson } from "#platform/json.ts";
 import { ApiError } from "../api-error.ts";
 import { errorFields } from "../remote/failures.ts";
+import type { ModelRequest } from "../requests/request.ts";
 import type { Answer } from "../sources/source.ts";
 import type { Dialect } from "./dialect.ts";
 import type { Frame, Sink } from "./sink.ts";
@@ -73,17 +74,29 @@ function parseEvent(data: string): Record<string, unknown> {
   throw broken("The provider sent a chunk that is not valid JSON.", "provider_invalid_answer");
 }
 
+/** What an answer of each kind has, and what it is called. */
+const WHOLE = {
+  chat: ["choices", "no chat completion"],
+  completion: ["choices", "no completion"],
+  embedding: ["data", "no list of embeddings"],
+} as const satisfies Record<ModelRequest["kind"], readonly [list: string, complaint: string]>;
+
 /** A whole answer, read. @throws ApiError when it is none, or an error. */
-export function parseWhole(text: string, answer: Answer): Record<string, unknown> {
+export function parseWhole(
+  text: string,
+  kind: ModelRequest["kind"],
+  answer: Answer,
+): Record<string, unknown> {
+  const [list, complaint] = WHOLE[kind];
   let event: unknown;
   try {
     event = parseForeignJson(text);
   } catch {
     throw broken("The provider's answer is not valid JSON.", "provider_invalid_answer");
   }
-  if (isObject(event) && (Array.isArray(event.choices) || Array.isArray(event.data))) return event;
+  if (isObject(event) && Array.isArray(event[list])) return event;
   if (isObject(event) && event.error !== undefined) throw reportedError(event, answer.redactor);
-  throw broken("The provider's answer is not what was asked for.", "provider_invalid_answer");
+  throw broken(`The provider's answer is ${complaint}.`, "provider_invalid_answer");
 }
 
 /** The provider did not answer as one must: it says something about its health. */

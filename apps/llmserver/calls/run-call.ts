@@ -104,7 +104,7 @@ async function whole(call: Call, observed: Observed): Promise<string> {
   let event: Record<string, unknown> = {};
   try {
     text = await answer.text();
-    event = parseWhole(text, answer);
+    event = parseWhole(text, call.request.kind, answer);
     tally.take(event);
   } catch (error) {
     failure = failureOf(error, call);
