@@ -4,10 +4,11 @@ import type { Caller } from "#platform/authenticate.ts";
 import { createRequireCaller } from "#platform/http/index.ts";
 import { requireModelCaller } from "./access.ts";
 import { registerModelAdmin } from "./admin/index.ts";
-import { ApiError, toApiError } from "./api-error.ts";
+import { ApiError } from "./api-error.ts";
 import { ReplyStream } from "./calls/reply-stream.ts";
 import { runCall } from "./calls/run-call.ts";
 import { ENDPOINTS } from "./endpoints/index.ts";
+import { sendApiError } from "./send-api-error.ts";
 import type { LlmServer } from "./server.ts";
 import { registerStreamSocket } from "./stream/index.ts";
 
@@ -74,15 +75,4 @@ function addModelRoutes(scope: FastifyInstance, llm: LlmServer): void {
     const path = request.url.split("?", 1)[0];
     throw new ApiError(404, `Unknown request URL: ${request.method} ${path}.`, { code: "unknown_url" });
   });
-}
-
-function sendApiError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
-  const known = toApiError(error);
-  if (known.status === 500)
-    request.log.error({ err: known.options.cause ?? error }, "a model request failed");
-  return reply
-    .code(known.status)
-    .headers(known.headers())
-    .type("application/json; charset=utf-8")
-    .send(known.envelope());
 }

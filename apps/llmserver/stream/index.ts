@@ -4,6 +4,7 @@ import { checkUpgrade, installWebSockets, upgradeBearer } from "#platform/http/w
 import { toAppError } from "#schemas";
 import { modelCaller } from "../access.ts";
 import { ApiError } from "../api-error.ts";
+import { sendApiError } from "../send-api-error.ts";
 import type { LlmServer } from "../server.ts";
 import { StreamSocket } from "./stream-socket.ts";
 
@@ -41,10 +42,7 @@ export async function registerStreamSocket(app: FastifyInstance, llm: LlmServer)
       const { bearer, from } = upgradeBearer(request);
       if (from === "header") await modelCaller(bearer, llm);
     },
-    errorHandler: (error, _request, reply) => {
-      const known = toAppError(error);
-      return reply.code(known.httpStatus).send(known.toHttp());
-    },
+    errorHandler: sendApiError,
     handler: async () => {
       throw new ApiError(426, "This address speaks WebSocket.", { code: "upgrade_required" });
     },
