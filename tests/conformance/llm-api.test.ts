@@ -1,10 +1,9 @@
-import { copyFile, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { readFile, writeFile } from "node:fs/promises";
 import type OpenAI from "openai";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { cachedModel, SCRIPTED } from "../support/gguf/index.ts";
-import { collect, startLlmServer, type TestLlmServer } from "../support/llm-server.ts";
+import { SCRIPTED } from "../support/gguf/index.ts";
+import { collect, type TestLlmServer } from "../support/llm-server.ts";
+import { type LocalServer, startLocalServer } from "../support/local-models.ts";
 import { type ScriptedProvider, startScriptedProvider } from "../support/provider.ts";
 import { chatFeatures, weather } from "./chat-features.ts";
 import { type Ask, type Feature, prove, type Target, tableOf, type Where } from "./feature.ts";
@@ -38,7 +37,7 @@ const groups: readonly [features: readonly Feature[], ask: Ask][] = [
 describe("[LLM-1] the OpenAI surface", () => {
   let server: TestLlmServer;
   let provider: ScriptedProvider;
-  let modelsDir: string;
+  let local: LocalServer;
   const targets = new Map<Where, Target>();
   const target = (where: Where): Target => {
     const found = targets.get(where);
@@ -47,25 +46,21 @@ describe("[LLM-1] the OpenAI surface", () => {
   };
 
   beforeAll(async () => {
-    modelsDir = await mkdtemp(join(tmpdir(), "cds-conformance-"));
-    await mkdir(modelsDir, { recursive: true });
-    for (const name of ["tiny-scripted", "tiny-bert"] as const) {
-      await copyFile(await cachedModel(name), join(modelsDir, `${name}.gguf`));
-    }
     provider = await startScriptedProvider();
     provider.script({
       prompt: "[[tool]]",
       reply: { toolCalls: [{ name: SCRIPTED.toolName, arguments: { city: "Rome" } }] },
     });
-    server = await startLlmServer({ CDS_MODELS_DIR: modelsDir });
-    const local = await server.user();
+    local = await startLocalServer();
+    server = local.server;
+    const owner = await server.user();
     const remote = await server.user({
       provider: { base_url: provider.baseUrl, api_key: "sk-conformance-01" },
     });
     const lastRequest = () => provider.requests.at(-1);
     targets.set("local", {
       where: "local",
-      client: local.client,
+      client: owner.client,
       model: "tiny-scripted",
       embedder: "tiny-bert",
       lastRequest: () => undefined,
@@ -79,9 +74,8 @@ describe("[LLM-1] the OpenAI surface", () => {
     });
   });
   afterAll(async () => {
-    await server?.[Symbol.asyncDispose]();
+    await local?.[Symbol.asyncDispose]();
     await provider?.close();
-    await rm(modelsDir, { recursive: true, force: true });
   });
 
   for (const where of ["local", "remote"] as const) {
