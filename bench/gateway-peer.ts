@@ -17,8 +17,14 @@ const USERS = 50;
 const roles: Record<string, (upstream: string) => Promise<PeerReady>> = { provider, pipe, gateway };
 
 const [, , role = "", upstream = ""] = process.argv;
+/** What the ledger says was used; only the gateway has one. */
+let bill = async () => ({ calls: 0, output_tokens: 0, open: 0 });
+
 const started = await roles[role]?.(upstream);
-process.on("message", () => process.send?.({ rss: process.memoryUsage.rss() }));
+process.on("message", async (question) => {
+  if (question === "bill") process.send?.(await bill());
+  else process.send?.({ rss: process.memoryUsage.rss() });
+});
 process.on("disconnect", () => process.exit(0));
 process.send?.(started);
 
@@ -71,6 +77,10 @@ async function gateway(upstreamUrl: string): Promise<PeerReady> {
     LOG_LEVEL: "warn",
     CDS_REQUESTS_PER_USER: "100000",
     CDS_REQUESTS_PER_USER_BURST: "100000",
+    CDS_LLM_REQUESTS_PER_MINUTE: "0",
+    CDS_LLM_TOKENS_PER_MINUTE: "0",
+    CDS_LLM_KEY_REQUESTS_PER_MINUTE: "0",
+    CDS_LLM_KEY_TOKENS_PER_MINUTE: "0",
     CDS_MAX_TOKENS: "100000",
   });
   const key = { base_url: upstreamUrl, api_key: "sk-bench-0123456789abcdef" };
@@ -79,6 +89,12 @@ async function gateway(upstreamUrl: string): Promise<PeerReady> {
     api_keys.push((await server.user({ balance: 1e12, provider: key })).api_key);
   }
   process.once("disconnect", () => void server[Symbol.asyncDispose]());
+  bill = async () => {
+    const used = await server.db.selectFrom("tokens_used").select("output_tokens").execute();
+    const open = await server.db.selectFrom("llm_calls").select("id").where("state", "=", "open").execute();
+    const output_tokens = used.reduce((sum, row) => sum + row.output_tokens, 0);
+    return { calls: used.length, output_tokens, open: open.length };
+  };
   return { url: server.url, api_keys };
 }
 

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
-import { Agent, request } from "node:http";
+import { Agent, type ClientRequest, request } from "node:http";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import type { PeerReady } from "./gateway-peer.ts";
 import { median, percentile, printTable, type Row } from "./support.ts";
@@ -41,6 +42,7 @@ export async function bench(): Promise<void> {
   try {
     for (const peer of peers) await runCalls(peer, { name: "", streams: 5, calls: 200, chunks: 5, gapMs: 0 });
     for (const scenario of SCENARIOS) await compare(peers, scenario);
+    for (const peer of peers.slice(1)) await stalled(peer);
   } finally {
     for (const { child } of peers.toReversed()) {
       const exited = once(child, "exit");
@@ -50,11 +52,43 @@ export async function bench(): Promise<void> {
   }
 }
 
+interface Bill {
+  calls: number;
+  output_tokens: number;
+  open: number;
+}
+
+const ask = async <T>({ child }: Peer, question: "bill" | "rss"): Promise<T> => {
+  child.send(question);
+  const [answer] = (await once(child, "message")) as [T];
+  return answer;
+};
+
+/** What a hundred readers that take nothing cost, each with two thousand chunks on the way. */
+async function stalled(peer: Peer): Promise<void> {
+  const readers = 100;
+  const agent = new Agent({ maxSockets: readers });
+  const before = await rssOf(peer);
+  const calls = Array.from({ length: readers }, (_, turn) => {
+    const call = openCall(peer, "2000 0", agent, turn);
+    call.on("response", (response) => response.pause());
+    call.on("error", () => undefined);
+    return call;
+  });
+  await sleep(3000);
+  const held = ((await rssOf(peer)) - before) / readers;
+  for (const call of calls) call.destroy();
+  agent.destroy();
+  console.log(`${peer.name}: a stalled reader holds ${held.toFixed(2)} MB`);
+}
+
 async function compare(peers: Peer[], scenario: Scenario): Promise<void> {
   const results = new Map(peers.map((peer) => [peer, [] as Measured[]]));
+  const billed = await ask<Bill>(peers[2] as Peer, "bill");
   for (let round = 0; round < ROUNDS; round += 1) {
     for (const [peer, measured] of results) measured.push(await runCalls(peer, scenario));
   }
+  const gateway = peers[2] as Peer;
   const rows: Row[] = [];
   const direct = results.get(peers[0] as Peer)?.flatMap((run) => run.firstByteMs) ?? [];
   const pipe = median(results.get(peers[1] as Peer)?.map((run) => run.chunksPerSecond) ?? []);
@@ -76,6 +110,12 @@ async function compare(peers: Peer[], scenario: Scenario): Promise<void> {
     });
   }
   printTable(rows);
+  const now = await ask<Bill>(gateway, "bill");
+  const calls = ROUNDS * scenario.calls;
+  const off = now.output_tokens - billed.output_tokens - calls * scenario.chunks;
+  console.log(
+    `${scenario.name}: ${now.calls - billed.calls} of ${calls} calls charged, ${off} tokens off, ${now.open} open`,
+  );
 }
 
 interface Measured {
@@ -110,17 +150,6 @@ async function oneCall(
   into: Measured,
   turn: number,
 ): Promise<void> {
-  const body = JSON.stringify({
-    model: "bench",
-    stream: true,
-    stream_options: { include_usage: true },
-    messages: [{ role: "user", content: `${scenario.chunks} ${scenario.gapMs}` }],
-  });
-  const headers = {
-    "content-type": "application/json",
-    authorization: `Bearer ${peer.api_keys[turn % peer.api_keys.length]}`,
-    "content-length": Buffer.byteLength(body),
-  };
   const started = performance.now();
   await new Promise<void>((resolve) => {
     let seen = 0;
@@ -129,7 +158,8 @@ async function oneCall(
       if (seen !== scenario.chunks || !text.includes("[DONE]")) into.errors += 1;
       resolve();
     };
-    const call = request(`${peer.url}/chat/completions`, { method: "POST", agent, headers }, (response) => {
+    const call = openCall(peer, `${scenario.chunks} ${scenario.gapMs}`, agent, turn);
+    call.on("response", (response) => {
       response.setEncoding("utf8");
       response.on("data", (part: string) => {
         if (text === "") into.firstByteMs.push(performance.now() - started);
@@ -146,8 +176,22 @@ async function oneCall(
       response.on("close", finish);
     });
     call.on("error", finish);
-    call.end(body);
   });
+}
+
+function openCall(peer: Peer, content: string, agent: Agent, turn: number): ClientRequest {
+  const body = JSON.stringify({
+    ...{ model: "bench", stream: true, stream_options: { include_usage: true } },
+    messages: [{ role: "user", content }],
+  });
+  const headers = {
+    "content-type": "application/json",
+    authorization: `Bearer ${peer.api_keys[turn % peer.api_keys.length]}`,
+    "content-length": Buffer.byteLength(body),
+  };
+  const call = request(`${peer.url}/chat/completions`, { method: "POST", agent, headers });
+  call.end(body);
+  return call;
 }
 
 async function startPeer(name: string, role: string, upstream = ""): Promise<Peer> {
@@ -156,8 +200,6 @@ async function startPeer(name: string, role: string, upstream = ""): Promise<Pee
   return { ...ready, name, child };
 }
 
-async function rssOf({ child }: Peer): Promise<number> {
-  child.send("rss");
-  const [{ rss }] = (await once(child, "message")) as [{ rss: number }];
-  return rss / 1e6;
+async function rssOf(peer: Peer): Promise<number> {
+  return (await ask<{ rss: number }>(peer, "rss")).rss / 1e6;
 }
