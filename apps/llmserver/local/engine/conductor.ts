@@ -1,0 +1,144 @@
+/** How long a sequence that is neither waiting nor decoding may hold the others up, ms: it is busy in JavaScript. */
+const STRAGGLER_MS = 10;
+/** Time one decode step may take with prompt tokens in it, ms: what a cancel and the neighbours wait for. */
+const STEP_TARGET_MS = 400;
+/** The same while others are generating, ms. */
+const SHARED_STEP_TARGET_MS = 250;
+/** Prompt tokens of one sequence in one step; fewer cost more in overhead than they spare in waiting. */
+const MIN_CHUNK = 16;
+const FIRST_BUDGET = 64;
+const MAX_BUDGET = 256;
+
+/** One who decodes: a choice of a request, on a sequence of its own. */
+export interface Player {
+  readonly sequenceId: number;
+}
+
+interface Turn {
+  wanted: number;
+  start: (granted: number) => void;
+}
+
+/**
+ * Lets all sequences decode in step. Left to themselves they join llama.cpp's batches in the order they happen to be
+ * ready in, which wastes half of the machine: only consecutive ascending sequence ids are computed together, and a batch
+ * that starts before the last is ready leaves it out. Steps also end: between two of them the context can be changed by
+ * whoever must, who would otherwise wait for as long as anybody generates.
+ *
+ * Prompts are evaluated in chunks that fit into a step of bounded time, for a batch once begun cannot be stopped.
+ */
+export class Conductor {
+  readonly #present = new Set<Player>();
+  readonly #waiting = new Map<Player, Turn>();
+  readonly #decoding = new Set<Player>();
+  readonly #lastServed = new Map<Player, number>();
+  readonly #budgetLimit: number;
+  #straggling: NodeJS.Timeout | undefined;
+  #step = { number: 0, startedAt: 0, prompt: 0, generated: 0 };
+  /** Measured, ms; undefined until the first chunk is through. */
+  #msPerPromptToken: number | undefined;
+
+  constructor({ batchSize, sequences }: { batchSize: number; sequences: number }) {
+    this.#budgetLimit = Math.max(MIN_CHUNK, Math.min(MAX_BUDGET, batchSize - sequences));
+  }
+
+  join(player: Player): void {
+    this.#present.add(player);
+  }
+
+  /** Gives up the turn it waits for, if it does: it gets 0 tokens at once. */
+  abandon(player: Player): void {
+    const turn = this.#waiting.get(player);
+    if (!this.#waiting.delete(player)) return;
+    turn?.start(0);
+    this.#proceed();
+  }
+
+  /** Idempotent. */
+  leave(player: Player): void {
+    this.#present.delete(player);
+    this.abandon(player);
+    this.#lastServed.delete(player);
+    if (this.#decoding.delete(player)) this.#stepMayHaveEnded();
+    this.#proceed();
+  }
+
+  /** Resolves when this player may decode, with how many of the tokens it has; `done` must follow, unless it is 0. */
+  turn(player: Player, wanted: number): Promise<number> {
+    return new Promise((start) => {
+      this.#waiting.set(player, { wanted, start });
+      this.#proceed();
+    });
+  }
+
+  done(player: Player): void {
+    if (!this.#decoding.delete(player)) return;
+    this.#stepMayHaveEnded();
+    this.#proceed();
+  }
+
+  #proceed(): void {
+    if (this.#decoding.size > 0 || this.#waiting.size === 0) return;
+    if (this.#waiting.size >= this.#present.size) this.#start();
+    else {
+      this.#straggling ??= setTimeout(() => {
+        this.#straggling = undefined;
+        if (this.#decoding.size === 0 && this.#waiting.size > 0) this.#start();
+      }, STRAGGLER_MS);
+    }
+  }
+
+  #start(): void {
+    clearTimeout(this.#straggling);
+    this.#straggling = undefined;
+    const grants = this.#share();
+    this.#step = {
+      number: this.#step.number + 1,
+      startedAt: performance.now(),
+      prompt: grants.reduce((sum, { tokens }) => sum + (tokens > 1 ? tokens : 0), 0),
+      generated: grants.filter(({ tokens }) => tokens === 1).length,
+    };
+    grants.sort((a, b) => a.player.sequenceId - b.player.sequenceId);
+    const starts = grants.map(({ player, tokens }) => {
+      const start = this.#waiting.get(player)?.start;
+      this.#waiting.delete(player);
+      this.#decoding.add(player);
+      this.#lastServed.set(player, this.#step.number);
+      return () => start?.(tokens);
+    });
+    for (const start of starts) start();
+  }
+
+  /** Every generating sequence gets its token; the prompts share what a step has time for, the longest waiting first. */
+  #share(): { player: Player; tokens: number }[] {
+    const turns = [...this.#waiting].map(([player, { wanted }]) => ({ player, tokens: wanted }));
+    const generating = turns.filter(({ tokens }) => tokens === 1);
+    const prompts = turns
+      .filter(({ tokens }) => tokens > 1)
+      .sort((a, b) => (this.#lastServed.get(a.player) ?? 0) - (this.#lastServed.get(b.player) ?? 0));
+    let budget = this.#budget(generating.length > 0);
+    const served = prompts.slice(0, Math.max(1, Math.floor(budget / MIN_CHUNK)));
+    const granted = served.map(({ player, tokens }, index) => {
+      const share = Math.min(tokens, Math.max(MIN_CHUNK, Math.floor(budget / (served.length - index))));
+      budget -= share;
+      return { player, tokens: share };
+    });
+    return [...generating, ...granted];
+  }
+
+  #budget(shared: boolean): number {
+    const fitting =
+      this.#msPerPromptToken === undefined
+        ? FIRST_BUDGET
+        : (shared ? SHARED_STEP_TARGET_MS : STEP_TARGET_MS) / this.#msPerPromptToken;
+    return Math.round(Math.min(this.#budgetLimit, Math.max(MIN_CHUNK, fitting)));
+  }
+
+  #stepMayHaveEnded(): void {
+    if (this.#decoding.size > 0 || this.#step.prompt < MIN_CHUNK) return;
+    const { startedAt, prompt, generated } = this.#step;
+    const measured = (performance.now() - startedAt) / (prompt + generated);
+    // Half of the new figure: follows a machine that gets busy within a few steps, and is not thrown off by one.
+    this.#msPerPromptToken = ((this.#msPerPromptToken ?? measured) + measured) / 2;
+  }
+}

@@ -1,0 +1,171 @@
+import { availableParallelism } from "node:os";
+import {
+  type GgufFileInfo,
+  GgufInsights,
+  getLlama,
+  InsufficientMemoryError,
+  LlamaLogLevel,
+  type LlamaModel,
+  readGgufFileInfo,
+  resolveChatWrapper,
+} from "node-llama-cpp";
+import type { EngineInfo, LoadOptions } from "../types.ts";
+import { ascendingSequences } from "./batching.ts";
+import { Conductor } from "./conductor.ts";
+import { estimateBytes } from "./estimate.ts";
+import { checkHeader } from "./gguf-header.ts";
+import { type EngineLog, failureOf } from "./load-failure.ts";
+import type { Generation, Loaded } from "./loaded.ts";
+import type { EngineEstimate, EngineLimits } from "./protocol.ts";
+import { LoadRefusal } from "./refusal.ts";
+import { Slot } from "./slot.ts";
+import { Slots } from "./slots.ts";
+
+/** llama.cpp's threads wait for each other spinning: a second one on a busy machine makes both slower, not faster. */
+const DEFAULT_THREADS = 1;
+/** Left to itself the library takes all the model was trained for: gigabytes for what nobody asks. */
+const DEFAULT_CONTEXT = 4096;
+const DEFAULT_EMBEDDING_CONTEXT = 2048;
+const MIN_CONTEXT = 32;
+const DEFAULT_SEQUENCES = 4;
+/** Tokens computed together. */
+const BATCH = 256;
+/** The library's chat wants one cell free besides the next token's, its contexts leave their last cell empty. */
+const SPARE_CELLS = 2;
+
+/** `llama.pooling_type` and the like: what makes one vector of a text's many. */
+const POOLING_NONE = 0;
+const POOLING_RANK = 4;
+/** Architectures that look in both directions: no text can be continued with them. */
+const ENCODERS =
+  /^(bert|modern-bert|nomic-bert|nomic-bert-moe|neo-bert|jina-bert-v[23]|eurobert|gemma-embedding|t5encoder)$/;
+
+/** How it will be loaded, decided from the file's metadata. */
+export interface Plan {
+  info: EngineInfo;
+  gpuLayers: number | "auto";
+  batchSize: number;
+  cells: number;
+}
+
+export interface LoadSteps {
+  log: EngineLog;
+  /** Told before anything big is allocated; resolves when it may be. */
+  admit: (estimate: EngineEstimate) => Promise<void>;
+}
+
+/**
+ * Load a model: check the file, say what it will need, wait for the word, read it and make its context.
+ * @throws LoadRefusal.
+ */
+export async function load(
+  path: string,
+  options: LoadOptions,
+  limits: EngineLimits,
+  { log, admit }: LoadSteps,
+): Promise<Loaded> {
+  await checkHeader(path);
+  const threads = Math.min(options.threads ?? DEFAULT_THREADS, availableParallelism());
+  try {
+    const llama = await getLlama({
+      build: "never",
+      skipDownload: true,
+      gpu: options.gpu === undefined || options.gpu === false ? false : "auto",
+      maxThreads: threads,
+      logLevel: LlamaLogLevel.warn,
+      logger: (level, message) => log.add(level, message),
+    });
+    const file = await readGgufFileInfo(path, { sourceType: "filesystem", logWarnings: false });
+    const insights = await GgufInsights.from(file, llama);
+    const plan = planFor(file, insights, options, threads);
+    const { architecture, kind, context_size, sequences } = plan.info;
+    const bytes = await estimateBytes(insights, plan);
+    await admit({ bytes, architecture, kind, context_size, sequences });
+    const model = await llama.loadModel({
+      modelPath: path,
+      gpuLayers: plan.gpuLayers,
+      checkTensors: true,
+      useMmap: true,
+    });
+    return { llama, model, temperature: options.temperature, ...(await contextFor(model, plan, limits)) };
+  } catch (error) {
+    throw failureOf(error, log, (inner) => inner instanceof InsufficientMemoryError);
+  }
+}
+
+function planFor(file: GgufFileInfo, insights: GgufInsights, options: LoadOptions, threads: number): Plan {
+  const { architecture } = file.metadata.general;
+  const vocabulary = file.metadata.tokenizer?.ggml?.tokens?.length ?? 0;
+  if (!insights.isSupportedByLlamaCpp) {
+    throw new LoadRefusal(
+      "UnsupportedModel",
+      `This engine does not know the architecture "${architecture}".`,
+    );
+  }
+  if (insights.hasEncoder && insights.hasDecoder) {
+    throw new LoadRefusal(
+      "UnsupportedModel",
+      `Models that translate text (${architecture}) are not supported.`,
+    );
+  }
+  if (vocabulary === 0) throw new LoadRefusal("InvalidModel", "The model's file has no vocabulary.");
+  const pooling = poolingOf(file);
+  if (pooling === POOLING_RANK) {
+    throw new LoadRefusal("UnsupportedModel", "It is a model for ranking, which is not supported.");
+  }
+  const kind = ENCODERS.test(architecture) || pooling > POOLING_NONE ? "embedding" : "chat";
+  const trained = insights.trainContextSize ?? DEFAULT_CONTEXT;
+  const wanted = options.context_size ?? (kind === "chat" ? DEFAULT_CONTEXT : DEFAULT_EMBEDDING_CONTEXT);
+  const context_size = Math.max(Math.min(MIN_CONTEXT, trained), Math.min(wanted, trained));
+  const sequences = kind === "chat" ? Math.max(1, options.sequences ?? DEFAULT_SEQUENCES) : 1;
+  return {
+    info: {
+      architecture,
+      kind,
+      context_size,
+      sequences,
+      threads,
+      embedding_length: insights.embeddingVectorSize ?? 0,
+      vocabulary,
+      chat_template: typeof file.metadata.tokenizer?.chat_template === "string",
+    },
+    gpuLayers: options.gpu === undefined || options.gpu === false ? 0 : options.gpu,
+    // What looks in both directions needs the whole text in one batch.
+    batchSize: kind === "chat" ? Math.max(BATCH, sequences) : context_size + SPARE_CELLS,
+    cells: context_size + SPARE_CELLS,
+  };
+}
+
+function poolingOf({ architectureMetadata }: GgufFileInfo): number {
+  const { pooling_type } = architectureMetadata as { pooling_type?: unknown };
+  return typeof pooling_type === "number" ? pooling_type : POOLING_NONE;
+}
+
+async function contextFor(
+  model: LlamaModel,
+  { info, batchSize, cells }: Plan,
+  limits: EngineLimits,
+): Promise<Pick<Loaded, "info" | "embedding" | "generation">> {
+  const { threads, sequences } = info;
+  if (info.kind === "embedding") {
+    const embedding = await model.createEmbeddingContext({ contextSize: cells, batchSize, threads });
+    return { info, embedding, generation: undefined };
+  }
+  const context = await model.createContext({
+    contextSize: cells,
+    sequences,
+    threads,
+    batchSize,
+    batching: { itemPrioritizationStrategy: ascendingSequences },
+    // A smaller one than was admitted and told would be a surprise.
+    failedCreationRemedy: false,
+  });
+  const conductor = new Conductor({ batchSize, sequences });
+  const slots = Array.from({ length: sequences }, (_, id) => new Slot(id, context.getSequence(), conductor));
+  const generation: Generation = {
+    slots: new Slots(slots, limits.waiting),
+    wrapper: resolveChatWrapper(model, { warningLogs: false }),
+    logprobs: slots.every((slot) => slot.hasLogprobs),
+  };
+  return { info, embedding: undefined, generation };
+}

@@ -1,0 +1,110 @@
+import type { Log } from "#platform/log.ts";
+import type { EngineEstimate, EngineLimits, FromEngine, LoadFailure } from "./engine/protocol.ts";
+import { EngineModel } from "./engine-model.ts";
+import { EngineProcess } from "./engine-process.ts";
+import type { LoadedModel, LoadOptions } from "./types.ts";
+
+export type { EngineEstimate, LoadFailure };
+
+export interface StartEngineLimits extends EngineLimits {
+  /** From the word to load until it is loaded, ms: a large file on a slow disk. */
+  loadMs: number;
+  /** Between two signs of life asked of the process, ms. */
+  pingMs: number;
+  /** Signs of life missed in a row after which the process is killed: 30 s by default. */
+  maxMissedPings: number;
+}
+
+export const ENGINE_LIMITS: StartEngineLimits = {
+  waiting: 64,
+  loadMs: 600_000,
+  pingMs: 5_000,
+  maxMissedPings: 6,
+};
+
+export interface StartEngineOptions {
+  model_id: string;
+  /** The GGUF file. */
+  path: string;
+  load: LoadOptions;
+  log: Log;
+  /** Called once, before anything big is allocated. What it throws is what `startEngine` fails with. */
+  admit: (estimate: EngineEstimate) => void | Promise<void>;
+  /** Ends the loading at once. */
+  signal: AbortSignal;
+  limits?: Partial<StartEngineLimits>;
+}
+
+/** A model that could not be loaded, in words for whoever wanted it. */
+export class EngineLoadError extends Error {
+  readonly code: LoadFailure;
+
+  constructor(code: LoadFailure, message: string) {
+    super(message);
+    this.name = "EngineLoadError";
+    this.code = code;
+  }
+}
+
+/**
+ * Load a model into a process of its own. No process is left behind when it fails.
+ * @throws EngineLoadError; what `admit` throws; the signal's reason.
+ */
+export async function startEngine(options: StartEngineOptions): Promise<LoadedModel> {
+  options.signal.throwIfAborted();
+  const limits = { ...ENGINE_LIMITS, ...options.limits };
+  const log = options.log.child({ model_id: options.model_id });
+  const engine = new EngineProcess({
+    threads: options.load.threads ?? 1,
+    pingMs: limits.pingMs,
+    maxMissedPings: limits.maxMissedPings,
+    log,
+  });
+  const timeout = AbortSignal.timeout(limits.loadMs);
+  try {
+    const signal = AbortSignal.any([options.signal, timeout]);
+    const model = await loaded(engine, options, { waiting: limits.waiting }, signal);
+    log.info({ pid: engine.pid, ...model.info }, "model loaded");
+    void model.closed.then(({ wanted, reason }) => {
+      if (wanted) log.info({ pid: engine.pid }, "model unloaded");
+      else log.error({ pid: engine.pid, reason }, "a model's process ended");
+    });
+    return model;
+  } catch (error) {
+    await engine.kill();
+    if (timeout.aborted && !options.signal.aborted) {
+      throw new EngineLoadError("EngineCrashed", `It was not loaded within ${limits.loadMs / 1000} s.`);
+    }
+    throw error;
+  }
+}
+
+/** Speaks with the process until the model is loaded. */
+function loaded(
+  engine: EngineProcess,
+  { path, load, admit }: StartEngineOptions,
+  limits: EngineLimits,
+  signal: AbortSignal,
+): Promise<EngineModel> {
+  return new Promise((resolve, reject) => {
+    const aborted = () => reject(signal.reason);
+    signal.addEventListener("abort", aborted, { once: true });
+    void engine.ended.then(({ reason }) => {
+      signal.removeEventListener("abort", aborted);
+      reject(new EngineLoadError("EngineCrashed", `The process that loaded the model ${reason}.`));
+    });
+    const take = async (message: FromEngine) => {
+      if (message.type === "estimate") {
+        await admit(message.estimate);
+        engine.send({ type: "admitted" });
+      } else if (message.type === "failed") {
+        throw new EngineLoadError(message.code, message.message);
+      } else if (message.type === "loaded") {
+        signal.removeEventListener("abort", aborted);
+        resolve(new EngineModel(engine, message.info));
+      }
+    };
+    engine.onMessage = (message) => void take(message).catch(reject);
+    engine.send({ type: "load", path, options: load, limits });
+  });
+}
