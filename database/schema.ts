@@ -46,6 +46,12 @@ export interface UsersTable {
   token_balance: Generated<number>;
   token_held: Generated<number>;
   token_version: Generated<number>;
+  /** Micro-credits the user may spend in a period at most; null = no limit. */
+  budget_limit: number | null;
+  budget_period: Generated<"month" | "total">;
+  /** Spent since `spent_since`, which may be in an earlier period: then it is nothing in the present one. */
+  spent_microcredits: Generated<number>;
+  spent_since: Generated<Date>;
   created_at: CreatedAt;
   updated_at: UpdatedAt;
 }
@@ -74,8 +80,11 @@ export interface ModelsTable {
   name: string;
   huggingface_url: string | null;
   context_size: number | null;
-  input_cost_per_million: number;
-  output_cost_per_million: number;
+  /** Micro-credits; null where the model costs the server's default. */
+  input_cost_per_million: number | null;
+  /** Null where cached input costs what other input does. */
+  cached_cost_per_million: number | null;
+  output_cost_per_million: number | null;
   is_loaded: Generated<boolean>;
 }
 
@@ -88,6 +97,11 @@ export interface ProjectsTable {
   size_bytes: Generated<number>;
   /** Bytes of all contents it has ever had, each once. */
   history_bytes: Generated<number>;
+  /** As a user's. */
+  budget_limit: number | null;
+  budget_period: Generated<"month" | "total">;
+  spent_microcredits: Generated<number>;
+  spent_since: Generated<Date>;
   created_at: CreatedAt;
   updated_at: UpdatedAt;
 }
@@ -235,6 +249,6 @@ export interface TokensUsedTable {
   output_tokens: number;
   cached_tokens: Generated<number>;
   cost_microcredits: number;
-  counted_by: "provider" | "tokenizer";
+  counted_by: "provider" | "tokenizer" | "model";
   created_at: CreatedAt;
 }

@@ -5,13 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openSecrets, readConfig, type Secrets } from "#platform";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
 import { addUser } from "#tests/support/queue.ts";
-import {
-  costOf,
-  providerContext,
-  resolveCall,
-  resolveProvider,
-  usableModels,
-} from "./provider-resolution.ts";
+import { costOf, type Price } from "./prices.ts";
+import { providerContext, resolveCall, resolveProvider, usableModels } from "./provider-resolution.ts";
 import { setProvider } from "./providers.ts";
 
 const URL_A = "https://a.example/v1";
@@ -107,24 +102,27 @@ describe("provider resolution", () => {
     const call = (model: string) => resolveCall(db, { secrets, provider: server, billing, user_id, model });
     expect(await call("dear")).toEqual({
       route: { source: "server", base_url: server.baseUrl, api_key: "sk-server" },
-      price: { inputPerMillion: 5, outputPerMillion: 7 },
+      price: { inputPerMillion: 5, cachedPerMillion: 5, outputPerMillion: 7 },
     });
-    const usual = { inputPerMillion: billing.inputPerMillion, outputPerMillion: billing.outputPerMillion };
+    const usual = {
+      inputPerMillion: billing.inputPerMillion,
+      cachedPerMillion: billing.inputPerMillion,
+      outputPerMillion: billing.outputPerMillion,
+    };
     expect(await call("demo")).toEqual({ route: { source: "demo" }, price: usual });
     await store(user_id, "sk-mine", []);
     expect(await call("other")).toEqual({
       route: { source: "user", base_url: URL_A, api_key: "sk-mine" },
       price: usual,
     });
-    const price = { inputPerMillion: 5, outputPerMillion: 7 };
-    expect([
-      costOf(price, 0, 0),
-      costOf(price, 1, 0),
-      costOf(price, 200_000, 0),
-      costOf(price, 200_000, 1),
-    ]).toEqual([0, 1, 1, 2]);
-    const largest = { inputPerMillion: 1e12, outputPerMillion: 1 };
-    expect(costOf(largest, 8_000_000_001, 1)).toBe(8_000_000_001_000_001);
+    const cost = (price: Price, input_tokens: number, output_tokens: number) =>
+      costOf(price, { input_tokens, cached_tokens: 0, output_tokens });
+    const price = { inputPerMillion: 5, cachedPerMillion: 1, outputPerMillion: 7 };
+    expect([cost(price, 0, 0), cost(price, 1, 0), cost(price, 200_000, 0), cost(price, 200_000, 1)]).toEqual([
+      0, 1, 1, 2,
+    ]);
+    const largest = { inputPerMillion: 1e12, cachedPerMillion: 0, outputPerMillion: 1 };
+    expect(cost(largest, 8_000_000_001, 1)).toBe(8_000_000_001_000_001);
   });
 
   it("lists what a user can name, once each, with its price", async () => {

@@ -2,6 +2,7 @@ import type { Config } from "#platform/config/config.ts";
 import type { Secrets } from "#platform/secrets.ts";
 import { AppError } from "#schemas";
 import type { Db } from "../schema.ts";
+import { type Price, priceOf } from "./prices.ts";
 
 /** The scripted model that needs no key and is no AI. */
 export const DEMO_MODEL = "demo";
@@ -10,12 +11,6 @@ export const DEMO_MODEL = "demo";
 export type ProviderRoute =
   | { source: "demo" }
   | { source: "user" | "server"; base_url: string; api_key: string };
-
-/** Micro-credits per million tokens. */
-export interface Price {
-  inputPerMillion: number;
-  outputPerMillion: number;
-}
 
 export interface UsableModel extends Price {
   id: string;
@@ -63,15 +58,11 @@ export async function resolveCall(
     .leftJoin("providers", "providers.user_id", "users.id")
     .leftJoin("models", (join) => join.on("models.name", "=", model))
     .select(["base_url", "api_key_encrypted", "providers.models"])
-    .select(["input_cost_per_million", "output_cost_per_million"])
+    .select(["input_cost_per_million", "cached_cost_per_million", "output_cost_per_million"])
     .where("users.id", "=", user_id)
     .executeTakeFirst();
   const route: ProviderRoute = model === DEMO_MODEL ? { source: "demo" } : decide(keyed(row), options);
-  const price = {
-    inputPerMillion: row?.input_cost_per_million ?? billing.inputPerMillion,
-    outputPerMillion: row?.output_cost_per_million ?? billing.outputPerMillion,
-  };
-  return { route, price };
+  return { route, price: priceOf(row, billing) };
 }
 
 interface KeyedProvider {
@@ -118,14 +109,6 @@ function keyed(
   return { base_url: row.base_url, api_key_encrypted: row.api_key_encrypted, models: row.models ?? [] };
 }
 
-/** Micro-credits, rounded up: exact for any amount that is a safe integer. */
-export function costOf(price: Price, inputTokens: number, outputTokens: number): number {
-  const millionths =
-    BigInt(inputTokens) * BigInt(price.inputPerMillion) +
-    BigInt(outputTokens) * BigInt(price.outputPerMillion);
-  return Number((millionths + 999_999n) / 1_000_000n);
-}
-
 /** Every model the user can name, with its price; the scripted one first. */
 export async function usableModels(
   db: Db,
@@ -142,17 +125,9 @@ export async function usableModels(
   }
   const rows = await db
     .selectFrom("models")
-    .select(["name", "input_cost_per_million", "output_cost_per_million"])
+    .select(["name", "input_cost_per_million", "cached_cost_per_million", "output_cost_per_million"])
     .where("name", "in", [...sources.keys()])
     .execute();
   const prices = new Map(rows.map((row) => [row.name, row]));
-  return [...sources].map(([id, source]) => {
-    const row = prices.get(id);
-    return {
-      id,
-      source,
-      inputPerMillion: row?.input_cost_per_million ?? billing.inputPerMillion,
-      outputPerMillion: row?.output_cost_per_million ?? billing.outputPerMillion,
-    };
-  });
+  return [...sources].map(([id, source]) => ({ id, source, ...priceOf(prices.get(id), billing) }));
 }

@@ -115,7 +115,8 @@ export interface Settlement {
   readonly cached_tokens: number;
   /** What the call costs, micro-credits. */
   readonly cost: number;
-  readonly counted_by: "provider" | "tokenizer";
+  /** The provider's own figures, our tokenizer where it gave none, or the local model's own tokenizer. */
+  readonly counted_by: "provider" | "tokenizer" | "model";
   /** The route that was called, as in `/v1/chat/completions`. */
   readonly endpoint: string;
 }

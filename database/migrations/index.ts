@@ -5,6 +5,7 @@ import { up as core } from "./0001-core.ts";
 import { up as blobCollection } from "./0002-blob-collection.ts";
 import { up as queueFunctions } from "./0003-queue-functions.ts";
 import { up as historySize } from "./0004-history-size.ts";
+import { up as money } from "./0005-money.ts";
 
 /** Every migration in the order it is applied: adding one = one file + one line. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -12,6 +13,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
   "0002-blob-collection": { up: blobCollection },
   "0003-queue-functions": { up: queueFunctions },
   "0004-history-size": { up: historySize },
+  "0005-money": { up: money },
 };
 
 const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };

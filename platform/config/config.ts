@@ -7,6 +7,7 @@ const MIB = 1024 * 1024;
 
 /** Everything a person can set, typed, with its default. Durations in ms, sizes in bytes, unless named. */
 export function readConfig(env: Env = process.env, cwd: string = process.cwd()) {
+  const inputPerMillion = integer(env, "CDS_PRICE_INPUT_PER_MILLION", 1_000_000, 0, 1e12);
   return {
     /** Names this process among several that share a database. */
     instanceId: text(env, "INSTANCE_ID", `${hostname()}-${process.pid}-${randomBytes(3).toString("hex")}`),
@@ -112,7 +113,9 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       initialBalance: integer(env, "CDS_INITIAL_BALANCE", 20_000_000, 0, Number.MAX_SAFE_INTEGER),
       /** Held when a task is queued, its hard ceiling. */
       taskBudget: integer(env, "CDS_TASK_BUDGET", 1_000_000, 1, Number.MAX_SAFE_INTEGER),
-      inputPerMillion: integer(env, "CDS_PRICE_INPUT_PER_MILLION", 1_000_000, 0, 1e12),
+      inputPerMillion,
+      /** Of input the provider had cached; at most the input price, for holds reckon without a cache. */
+      cachedPerMillion: integer(env, "CDS_PRICE_CACHED_PER_MILLION", inputPerMillion, 0, inputPerMillion),
       outputPerMillion: integer(env, "CDS_PRICE_OUTPUT_PER_MILLION", 4_000_000, 0, 1e12),
     },
     queue: {

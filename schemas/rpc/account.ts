@@ -106,6 +106,8 @@ export const accountMethods = {
           scripted: z.boolean(),
           source: z.enum(["demo", "user", "server"]),
           input_microcredits_per_million: z.number().int(),
+          /** Of the input the provider had cached. */
+          cached_microcredits_per_million: z.number().int(),
           output_microcredits_per_million: z.number().int(),
         }),
       ),
@@ -120,6 +122,7 @@ export const accountMethods = {
             scripted: true,
             source: "demo",
             input_microcredits_per_million: 1_000_000,
+            cached_microcredits_per_million: 1_000_000,
             output_microcredits_per_million: 4_000_000,
           },
         ],

@@ -43,11 +43,12 @@ export const accountHandlers: HandlersOf<AccountMethods> = {
     const { provider, billing } = config;
     const usable = await usableModels(database.db, { provider, billing, user_id: caller.user_id });
     return {
-      models: usable.map(({ id, source, inputPerMillion, outputPerMillion }) => ({
+      models: usable.map(({ id, source, inputPerMillion, cachedPerMillion, outputPerMillion }) => ({
         id,
         scripted: id === DEMO_MODEL,
         source,
         input_microcredits_per_million: inputPerMillion,
+        cached_microcredits_per_million: cachedPerMillion,
         output_microcredits_per_million: outputPerMillion,
       })),
     };

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { costOf, type Price } from "#database/accounts/provider-resolution.ts";
+import { costOf, type Price, type Tokens } from "#database/accounts/prices.ts";
 import { openCall, releaseCall, settleCall } from "#database/ledger/index.ts";
 import type { Db } from "#database/schema.ts";
 import { newId } from "#platform/ids.ts";
@@ -51,7 +51,7 @@ export class Charge implements AsyncDisposable {
     let { maxTokens } = options;
     for (let attempt = 1; ; attempt += 1) {
       const call_id = newId("call");
-      const hold = costOf(options.price, inputTokens, maxTokens * choices);
+      const hold = costOf(options.price, atMost(inputTokens, maxTokens * choices));
       try {
         await openCall(options.db, { ...callFields(options), call_id, hold });
         return new Charge(call_id, maxTokens, options);
@@ -68,7 +68,7 @@ export class Charge implements AsyncDisposable {
   /** Charge for what was used. Does nothing the second time. */
   async settle(usage: Usage, endpoint: string): Promise<void> {
     const { db, price } = this.#options;
-    const cost = costOf(price, usage.input_tokens, usage.output_tokens);
+    const cost = costOf(price, usage);
     await this.#end("settle", () => settleCall(db, { call_id: this.call_id, ...usage, cost, endpoint }));
   }
 
@@ -107,13 +107,18 @@ function callFields({ user_id, model, instance_id, task }: ChargeOptions) {
   return { user_id, model, instance_id, ...(task === undefined ? {} : { task }) };
 }
 
+/** What is held for reckons with no cache: whether the provider has one is known at the end only. */
+function atMost(input_tokens: number, output_tokens: number): Tokens {
+  return { input_tokens, cached_tokens: 0, output_tokens };
+}
+
 function fewest({ maxTokens }: ChargeOptions): number {
   return Math.min(FEWEST_OUTPUT_TOKENS, maxTokens);
 }
 
 /** Output tokens per choice that `available` micro-credits leave room for. */
 function affordable({ price, inputTokens, maxTokens, choices }: ChargeOptions, available: number): number {
-  const left = available - costOf(price, inputTokens, 0);
+  const left = available - costOf(price, atMost(inputTokens, 0));
   if (left < 0) return 0;
   if (price.outputPerMillion === 0) return maxTokens;
   // One less for the rounding up of the whole.
