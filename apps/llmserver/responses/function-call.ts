@@ -93,7 +93,8 @@ export class CallDrafts {
   #find({ index, id, name }: CallPiece): CallDraft | undefined {
     const numbered = index === undefined ? undefined : this.#byIndex.get(index);
     // Some providers give every call the number 0; a new name under another id is another call.
-    const another = name !== undefined && id !== undefined && numbered?.id !== undefined && numbered.id !== id;
+    const another =
+      name !== undefined && id !== undefined && numbered?.id !== undefined && numbered.id !== id;
     if (index !== undefined && !another) return numbered;
     if (id !== undefined) return this.#byId.get(id);
     return name === undefined ? this.#last : undefined;

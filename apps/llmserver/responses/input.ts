@@ -100,7 +100,10 @@ function parseItem(item: z.output<typeof listSchema>[number], at: string): Input
     case "reasoning":
       return undefined;
     case "item_reference":
-      throw unsupported(at, "Nothing is stored here: send the item itself.");
+      throw unsupported(
+        at,
+        "Nothing is stored here: send the item itself, as clients do with `store: false`.",
+      );
     default:
       throw unsupported(
         `${at}.type`,

@@ -42,7 +42,10 @@ describe("a Responses request as a chat", () => {
   });
 
   it("puts instructions first, and developers' words are the system's", () => {
-    const input = [{ role: "developer", content: "b" }, { type: "message", ...user("c") }];
+    const input = [
+      { role: "developer", content: "b" },
+      { type: "message", ...user("c") },
+    ];
     expect(chat({ instructions: "a", input }).messages).toEqual([
       { role: "system", content: "a" },
       { role: "system", content: "b" },
@@ -119,6 +122,11 @@ describe("a Responses request as a chat", () => {
       { role: "assistant", content: "a" },
       { role: "assistant", content: "b" },
     ];
+    expect(messages([...said, call("d"), output("d")])).toEqual([
+      said[0],
+      { ...said[1], tool_calls: [chatCall("d")] },
+      tool("d"),
+    ]);
     expect(messages([...turns, ...said])).toEqual([
       { role: "assistant", content: null, tool_calls: [chatCall("c")] },
       tool("c", "first"),
@@ -206,7 +214,10 @@ describe("what a Responses request may not ask for", () => {
     ["input[0]", { input: [{ type: "item_reference", id: "msg_1" }] }],
     ["input[0]", { input: [{ id: "msg_1" }] }],
     ["input[1].type", { input: [user("x"), { type: "web_search_call", id: "ws_1" }] }],
-    ["input[0].content[1].type", { input: [user([{ type: "input_text", text: "a" }, { type: "input_file" }])] }],
+    [
+      "input[0].content[1].type",
+      { input: [user([{ type: "input_text", text: "a" }, { type: "input_file" }])] },
+    ],
     ["input[0].content[0].file_id", { input: [user([{ type: "input_image", file_id: "file_1" }])] }],
     [
       "input[0].content[0].type",
