@@ -1,3 +1,3 @@
 export { toChatBody } from "./chat-body.ts";
-export { parseResponsesRequest, type ResponsesRequest } from "./request.ts";
+export { parseResponsesRequest } from "./request.ts";
 export { ResponseStream, toResponse } from "./response-stream.ts";

@@ -99,7 +99,7 @@ const UNSUPPORTED: Readonly<Record<string, string>> = {
 
 export type FunctionTool = z.output<typeof functionSchema>;
 export type TextFormat = z.output<typeof formatSchema>;
-export type ToolChoice = z.output<typeof choiceSchema>;
+type ToolChoice = z.output<typeof choiceSchema>;
 
 /** A request that was checked and can be put as a chat. */
 export interface ResponsesRequest {
