@@ -201,7 +201,14 @@ const sampling: Feature[] = [
       },
     },
   ),
-  feature("`logprobs` with `tools`", both("refused"), { logprobs: true, tools: [weather] }),
+  feature(
+    "`logprobs` with `tools` (of text, not of calls)",
+    both("yes"),
+    { logprobs: true, tools: [weather] },
+    {
+      check: called,
+    },
+  ),
 ];
 
 const tools: Feature[] = [
