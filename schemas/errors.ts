@@ -18,6 +18,7 @@ export const ERRORS = {
   InvalidArchive: { rpc: -32015, http: 400 },
   RateLimited: { rpc: -32029, http: 429 },
   InsufficientBalance: { rpc: -32402, http: 402 },
+  BudgetExceeded: { rpc: -32405, http: 402 },
   NoProviderKey: { rpc: -32403, http: 400 },
   ModelNotFound: { rpc: -32404, http: 404 },
   ProviderError: { rpc: -32502, http: 502 },
@@ -28,6 +29,8 @@ export const ERRORS = {
   Cancelled: { rpc: -32499, http: 409 },
   RunFailed: { rpc: -32510, http: 500 },
   ResultInvalid: { rpc: -32511, http: 422 },
+  DownloadFailed: { rpc: -32520, http: 502 },
+  InvalidModel: { rpc: -32521, http: 422 },
 } as const satisfies Record<string, { rpc: number; http: number }>;
 
 export type ErrorCode = keyof typeof ERRORS;

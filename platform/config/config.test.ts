@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { readConfig } from "./config.ts";
-import { ConfigError, flag, list, number, oneOf, text, url } from "./read-env.ts";
+import { bareUrl, ConfigError, flag, list, number, oneOf, text, url } from "./read-env.ts";
 
 describe("configuration", () => {
   it("needs nothing: every value has a default", () => {
@@ -95,6 +95,18 @@ describe("configuration", () => {
       true,
     ]);
     expect([oneOf(env, "T", "y", ["x", "y"]), oneOf(env, "NONE", "y", ["x", "y"])]).toEqual(["x", "y"]);
+    expect([list(env, "L", ["z"]), list(env, "EMPTY", ["y", "z"])]).toEqual([
+      ["a", "b", "c"],
+      ["y", "z"],
+    ]);
     expect([url(env, "U"), url(env, "NONE")]).toEqual(["https://a.example/v1", undefined]);
+    expect([bareUrl(env, "U"), bareUrl(env, "NONE")]).toEqual(["https://a.example/v1", undefined]);
+    for (const told of [
+      "https://me:secret@a.example",
+      "https://a.example/?token=secret",
+      "https://a.example/#x",
+    ]) {
+      expect(() => bareUrl({ U: told }, "U"), told).toThrow(/^U: the address must hold no user name/);
+    }
   });
 });

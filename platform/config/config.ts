@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { availableParallelism, hostname } from "node:os";
 import { resolve } from "node:path";
-import { type Env, flag, integer, list, number, oneOf, text, url } from "./read-env.ts";
+import { bareUrl, type Env, flag, integer, list, number, oneOf, text, url } from "./read-env.ts";
 
 const MIB = 1024 * 1024;
 
@@ -95,6 +95,18 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       firstByteTimeoutMs: integer(env, "CDS_PROVIDER_FIRST_BYTE_TIMEOUT_MS", 60_000, 10, 600_000),
       idleTimeoutMs: integer(env, "CDS_PROVIDER_IDLE_TIMEOUT_MS", 60_000, 10, 600_000),
       attempts: integer(env, "CDS_PROVIDER_ATTEMPTS", 3, 1, 10),
+    },
+    /** Where model files are downloaded from. */
+    hub: {
+      endpoint: bareUrl(env, "HF_ENDPOINT") ?? "https://huggingface.co",
+      /** The operator's own choice may lead to a private network, as the server's own provider may. */
+      endpointGiven: text(env, "HF_ENDPOINT") !== undefined,
+      /** Sent to the endpoint only, never to a host it redirects to. */
+      token: text(env, "HF_TOKEN"),
+      /** Hosts a download may lead to besides the endpoint's own; `*.` in front means every name below. */
+      allowedHosts: list(env, "CDS_MODEL_HOSTS", ["huggingface.co", "*.huggingface.co", "*.hf.co"]),
+      maxModelBytes: integer(env, "CDS_MAX_MODEL_BYTES", 16_384 * MIB, 1024, 1e15),
+      idleTimeoutMs: integer(env, "CDS_DOWNLOAD_IDLE_TIMEOUT_MS", 30_000, 10, 600_000),
     },
     /** What the model server answers per minute, for each user and each API key; 0 = no limit. Tasks have their own. */
     llmLimits: {

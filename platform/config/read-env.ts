@@ -50,8 +50,8 @@ export function oneOf<const T extends string>(env: Env, name: string, fallback: 
 }
 
 /** Comma-separated, blanks trimmed. */
-export function list(env: Env, name: string): string[] {
-  return (text(env, name) ?? "")
+export function list(env: Env, name: string, fallback: readonly string[] = []): string[] {
+  return (text(env, name) ?? fallback.join(","))
     .split(",")
     .map((item) => item.trim())
     .filter((item) => item !== "");
@@ -65,4 +65,15 @@ export function url(env: Env, name: string): string | undefined {
     throw new ConfigError(name, `"${raw}" is not an http(s) address`);
   }
   return raw.replace(/\/+$/, "");
+}
+
+/** The same, without user name, query and fragment: a secret in an address ends up in logs and answers. */
+export function bareUrl(env: Env, name: string): string | undefined {
+  const raw = url(env, name);
+  if (raw === undefined) return undefined;
+  const { username, password, search, hash } = new URL(raw);
+  if (`${username}${password}${search}${hash}` !== "") {
+    throw new ConfigError(name, "the address must hold no user name, query or fragment");
+  }
+  return raw;
 }

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, buildConnector, type Dispatcher, request } from "undici";
+import { Agent, type Dispatcher, request } from "undici";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
 import { ApiError } from "../api-error.ts";
-import { checkedLookup, isAllowedAddress, RefusedAddress } from "./address.ts";
 import { Breakers } from "./breaker.ts";
+import { connector } from "./connector.ts";
 import { Deadline } from "./deadline.ts";
 import { readEvents, readText } from "./events.ts";
 import { connectionFailure, type Failure, statusFailure } from "./failures.ts";
@@ -204,24 +204,6 @@ export class RemoteProviders {
       },
     };
   }
-}
-
-function connector(timeout: number, allowPrivate: boolean): buildConnector.connector {
-  const connect = buildConnector({
-    timeout,
-    lookup: checkedLookup(allowPrivate),
-    allowH2: false,
-    // net.connect's options; the type wants a port, which comes with each call.
-  } as buildConnector.BuildOptions);
-  return (options, callback) => {
-    const host = options.hostname.replace(/^\[|\]$/g, "");
-    // A literal address is never looked up, so that the check of the lookup would not see it.
-    if (/^[\d.]+$|:/.test(host) && !isAllowedAddress(host, allowPrivate)) {
-      callback(new RefusedAddress(), null);
-      return;
-    }
-    connect(options, callback);
-  };
 }
 
 /** `<base>/<path>`, keeping a query string some providers want. */
