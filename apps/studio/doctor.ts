@@ -1,7 +1,8 @@
 import { existsSync } from "node:fs";
-import { chmod, mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { probeEngine } from "#apps/llmserver/local/probe.ts";
 import { locateOpencode } from "#apps/orchestrator/opencode/binary.ts";
 import { chooseDataDir } from "#database/embedded/identity.ts";
 import { startEmbeddedPostgres } from "#database/embedded/start.ts";
@@ -85,6 +86,14 @@ async function models(): Promise<Finding> {
   return { part: "models", ok: true, detail };
 }
 
+async function localModels(): Promise<Finding> {
+  const { cores, gpu } = await probeEngine();
+  const files = await readdir(config.llm.modelsDir).catch(() => []);
+  const installed = files.filter((name) => name.endsWith(".gguf")).length;
+  const where = gpu === undefined ? `${cores} cores, no GPU` : `${cores} cores, ${gpu}`;
+  return { part: "inference", ok: true, detail: `${where}; ${installed} models in ${config.llm.modelsDir}` };
+}
+
 async function kvm(): Promise<Finding> {
   const present = existsSync("/dev/kvm");
   return {
@@ -123,6 +132,7 @@ try {
     ),
     await examine("git", () => program("git", "git", "Install git.")),
     await examine("models", models),
+    await examine("inference", localModels),
     await examine("kvm", kvm),
   ];
   for (const { part, ok, detail, mend } of findings) {
