@@ -10,7 +10,10 @@ export function openResponses(
   maxOutputTokens: number,
 ): { request: ModelRequest; dialect: Dialect } {
   const asked = parseResponsesRequest(body);
-  const request = parseChatRequest(toChatBody(asked), maxOutputTokens);
+  const parsed = parseChatRequest(toChatBody(asked), maxOutputTokens);
+  // Under which name the limit is sent on depends on the provider.
+  const { max_tokens: _, ...rest } = parsed.body;
+  const request = { ...parsed, body: rest };
   const meta = {
     response_id: `resp_${randomUUID().replaceAll("-", "")}`,
     model: request.model,
