@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { roleSchema, userSchema } from "./rpc/account.ts";
+import { budgetLimitSchema, budgetPeriodSchema } from "./rpc/budget.ts";
 
 /** A name or an e-mail address; compared without regard to case. */
 export const usernameSchema = z
@@ -35,6 +36,10 @@ export const createUserSchema = z.strictObject({
 export const setBalanceSchema = z.strictObject({
   balance_microcredits: z.number().int().min(0).max(Number.MAX_SAFE_INTEGER),
 });
+export const setBudgetSchema = z.strictObject({
+  limit_microcredits: budgetLimitSchema,
+  period: budgetPeriodSchema.default("month"),
+});
 export const setRoleSchema = z.strictObject({ role: roleSchema });
 export const changePasswordSchema = z.strictObject({
   old_password: z.string().max(1024),
@@ -48,10 +53,55 @@ export const listUsersSchema = z.strictObject({
   limit: z.coerce.number().int().min(1).max(200).default(50),
 });
 
+/** Micro-credits per million tokens. */
+const perMillion = z.number().int().min(0).max(1e12);
+/** What a model can be called; names of model hubs have slashes and colons. */
+export const modelNameSchema = z
+  .string()
+  .min(1)
+  .max(200)
+  .regex(/^[^\p{Cc}\p{Cs}]*$/u, "control characters are not allowed");
+export const setPriceSchema = z
+  .strictObject({
+    input_per_million: perMillion,
+    output_per_million: perMillion,
+    /** Of input the provider had cached; left out or null: as other input. */
+    cached_per_million: perMillion.nullish(),
+  })
+  .refine(({ input_per_million, cached_per_million }) => (cached_per_million ?? 0) <= input_per_million, {
+    path: ["cached_per_million"],
+    message: "must not be above input_per_million",
+  });
+export const listPricesSchema = z.strictObject({
+  cursor: z
+    .string()
+    .regex(/^[\w-]{1,1100}$/, "not a cursor this list gave out")
+    .optional(),
+  limit: z.coerce.number().int().min(1).max(1000).default(200),
+});
+
+/** A model's own price, micro-credits per million tokens. */
+export interface PriceView {
+  model: string;
+  input_per_million: number;
+  /** Null: as other input. */
+  cached_per_million: number | null;
+  output_per_million: number;
+}
+
 /** A user as an administrator sees them. */
 export const adminUserSchema = userSchema.extend({
   balance_microcredits: z.number().int(),
   held_microcredits: z.number().int(),
+  /** Absent while nothing bounds what they spend but their balance. */
+  budget: z
+    .object({
+      limit_microcredits: z.number().int(),
+      period: budgetPeriodSchema,
+      spent_microcredits: z.number().int(),
+      resets_at: z.iso.datetime().nullable(),
+    })
+    .optional(),
   created_at: z.iso.datetime(),
 });
 export type AdminUserView = z.infer<typeof adminUserSchema>;

@@ -5,6 +5,7 @@ export * from "./events.ts";
 export * from "./ids.ts";
 export * from "./rpc/account.ts";
 export * from "./rpc/agent.ts";
+export * from "./rpc/budget.ts";
 export * from "./rpc/change.ts";
 export * from "./rpc/index.ts";
 export * from "./rpc/method.ts";

@@ -7,6 +7,7 @@ import { limitBodies, type RequireCaller } from "#platform/http/index.ts";
 import type { Log } from "#platform/log.ts";
 import { registerAccountRoutes } from "./routes/account.ts";
 import { registerAdminRoutes } from "./routes/admin.ts";
+import { registerPriceRoutes } from "./routes/prices.ts";
 import { registerSessionRoutes } from "./routes/session.ts";
 
 export interface AuthDeps {
@@ -29,6 +30,7 @@ export async function registerAuth(app: FastifyInstance, deps: AuthDeps): Promis
     registerSessionRoutes(scope, deps);
     registerAccountRoutes(scope, deps);
     registerAdminRoutes(scope, deps);
+    registerPriceRoutes(scope, deps);
     done();
   });
 }

@@ -56,6 +56,7 @@ const NAMES: Partial<Record<ErrorCode, { type: string; code: string }>> = {
   Unauthenticated: { type: "invalid_request_error", code: "invalid_api_key" },
   Forbidden: { type: "invalid_request_error", code: "permission_denied" },
   InsufficientBalance: { type: "insufficient_quota", code: "insufficient_quota" },
+  BudgetExceeded: { type: "insufficient_quota", code: "budget_exceeded" },
   ModelNotFound: { type: "invalid_request_error", code: "model_not_found" },
   NoProviderKey: { type: "invalid_request_error", code: "no_provider_key" },
   RateLimited: { type: "rate_limit_error", code: "rate_limit_exceeded" },

@@ -1,4 +1,5 @@
 import type { Config } from "#platform/config/config.ts";
+import type { Db } from "../schema.ts";
 
 /** Micro-credits per million tokens. */
 export interface Price {
@@ -40,4 +41,58 @@ export function costOf(price: Price, { input_tokens, cached_tokens, output_token
     BigInt(cached) * BigInt(price.cachedPerMillion) +
     BigInt(output_tokens) * BigInt(price.outputPerMillion);
   return Number((millionths + 999_999n) / 1_000_000n);
+}
+
+/** A model's own price in micro-credits per million tokens; `cached` null = as `input`. */
+export interface OwnPrice {
+  readonly model: string;
+  readonly input: number;
+  readonly cached: number | null;
+  readonly output: number;
+}
+
+/** Models with a price of their own, by name; `after`: only those behind it. */
+export async function listPrices(
+  db: Db,
+  { after, limit }: { after?: string | undefined; limit: number },
+): Promise<{ prices: OwnPrice[]; more: boolean }> {
+  let query = db
+    .selectFrom("models")
+    .select(["name as model", "cached_cost_per_million as cached"])
+    .select([
+      (eb) => eb.ref("input_cost_per_million").$notNull().as("input"),
+      (eb) => eb.ref("output_cost_per_million").$notNull().as("output"),
+    ])
+    .where("input_cost_per_million", "is not", null)
+    .where("output_cost_per_million", "is not", null)
+    .orderBy("name")
+    .limit(limit + 1);
+  if (after !== undefined) query = query.where("name", ">", after);
+  const rows = await query.execute();
+  return { prices: rows.slice(0, limit), more: rows.length > limit };
+}
+
+/** Calls opened from now on cost this. `cached` must not be above `input`. */
+export async function setPrice(db: Db, { model, input, cached, output }: OwnPrice): Promise<void> {
+  const columns = {
+    input_cost_per_million: input,
+    cached_cost_per_million: cached,
+    output_cost_per_million: output,
+  };
+  await db
+    .insertInto("models")
+    .values({ name: model, ...columns })
+    .onConflict((conflict) => conflict.column("name").doUpdateSet(columns))
+    .execute();
+}
+
+/** Back to the server's price. The row stays: it may say more of the model. @returns whether it had one. */
+export async function clearPrice(db: Db, model: string): Promise<boolean> {
+  const { numUpdatedRows } = await db
+    .updateTable("models")
+    .set({ input_cost_per_million: null, cached_cost_per_million: null, output_cost_per_million: null })
+    .where("name", "=", model)
+    .where("input_cost_per_million", "is not", null)
+    .executeTakeFirst();
+  return numUpdatedRows > 0n;
 }

@@ -4,6 +4,7 @@ import { ALIVE_SECONDS } from "../queue/instances.ts";
 import { taskNotFound } from "../queue/read.ts";
 import type { Db } from "../schema.ts";
 import { microcredits } from "./amount.ts";
+import { budgetExceeded, fundsOf, roomOf, spentNow } from "./budgets.ts";
 
 /** Calls one sweep releases; the rest waits for the next. */
 const SWEEP_LIMIT = 1000;
@@ -22,9 +23,10 @@ export interface NewCall {
 
 /**
  * Set money aside for a model call, from the account or from its task's budget, in one statement. Every call
- * opened must be settled or released. The same call again changes nothing.
- * @throws AppError InsufficientBalance; Cancelled when the task is not, or no longer, running this attempt;
- * NotFound; Conflict when the id belongs to another call.
+ * opened must be settled or released. The same call again changes nothing. What a task may spend was taken from
+ * the budgets of its user and its project when it was queued.
+ * @throws AppError InsufficientBalance; BudgetExceeded (the user's); Cancelled when the task is not, or no longer,
+ * running this attempt; NotFound; Conflict when the id belongs to another call.
  */
 export async function openCall(db: Db, call: NewCall): Promise<void> {
   const hold = microcredits("hold", call.hold);
@@ -33,6 +35,8 @@ export async function openCall(db: Db, call: NewCall): Promise<void> {
       ? sql`
         UPDATE users SET token_held = token_held + ${hold}::bigint
         WHERE id = ${call.user_id} AND token_balance - token_held >= ${hold}::bigint
+          AND (budget_limit IS NULL OR ${hold}::bigint = 0
+            OR ${spentNow} + token_held + ${hold}::bigint <= budget_limit)
           AND NOT EXISTS (SELECT 1 FROM llm_calls WHERE id = ${call.call_id})
         RETURNING id`
       : sql`
@@ -72,14 +76,12 @@ async function explainRefusal(db: Db, call: NewCall): Promise<void> {
 }
 
 async function noBalance(db: Db, { user_id, hold }: NewCall): Promise<AppError> {
-  const account = await db
-    .selectFrom("users")
-    .select(({ eb, ref }) => eb("token_balance", "-", ref("token_held")).as("free"))
-    .where("id", "=", user_id)
-    .executeTakeFirst();
-  if (account === undefined) return new AppError("NotFound", `There is no user ${user_id}.`);
+  const funds = await fundsOf(db, user_id);
+  if (funds === undefined) return new AppError("NotFound", `There is no user ${user_id}.`);
+  // Whichever leaves less is what the caller has to fit into.
+  if (roomOf(funds.budget) < Math.min(funds.free, hold)) return budgetExceeded("user", funds.budget, hold);
   return new AppError("InsufficientBalance", "Your balance does not cover this call.", {
-    available_microcredits: account.free,
+    available_microcredits: funds.free,
     required_microcredits: hold,
     hint: "Ask an administrator for more, ask for fewer tokens, or wait until running work gives back what it holds.",
   });
@@ -132,7 +134,8 @@ export interface Settled {
 
 /**
  * Charge what a call really used and give back the rest of its hold, to its task while that lives, else to the
- * account. May come before or after the task's end, and after a release. @throws AppError NotFound.
+ * account. May come before or after the task's end, and after a release. Neither the balance nor a budget is
+ * overdrawn for a call that cost more than was held for it. @throws AppError NotFound.
  */
 export async function settleCall(db: Db, settlement: Settlement): Promise<Settled> {
   const { call_id, input_tokens, output_tokens, cached_tokens, cost, counted_by, endpoint } = settlement;

@@ -1,5 +1,13 @@
 /** The ledger's face. */
 export {
+  type Budget,
+  projectBudget,
+  setProjectBudget,
+  setUserBudget,
+  userBudget,
+  userBudgets,
+} from "./budgets.ts";
+export {
   type NewCall,
   openCall,
   releaseCall,

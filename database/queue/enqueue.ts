@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import { AppError } from "#schemas";
 import { inTransaction } from "../in-transaction.ts";
 import { microcredits } from "../ledger/amount.ts";
+import { type Budget, budgetExceeded, lockFunds, lockProjectBudget, roomOf } from "../ledger/budgets.ts";
 import type { Db, TaskRow } from "../schema.ts";
 import { QUEUE_CHANNEL } from "./channels.ts";
 import { findByKey } from "./read.ts";
@@ -34,8 +35,9 @@ export interface Enqueued {
 }
 
 /**
- * Put a task into the queue, with its hold and its first event, in one transaction.
- * @throws AppError NotFound (no such user), QuotaExceeded (too many waiting), InsufficientBalance,
+ * Put a task into the queue, with its hold and its first event, in one transaction. The hold is what balance and
+ * budgets leave of the budget asked for.
+ * @throws AppError NotFound (no such user), QuotaExceeded (too many waiting), InsufficientBalance, BudgetExceeded,
  * InvalidParams (a text PostgreSQL cannot keep).
  */
 export async function enqueueTask(db: Db, task: NewTask): Promise<Enqueued> {
@@ -43,22 +45,37 @@ export async function enqueueTask(db: Db, task: NewTask): Promise<Enqueued> {
   const budget = microcredits("budget", task.budget);
   refuseNul(task);
   return inTransaction(db, async (trx) => {
+    // Before the account, in the order of locks.
+    const ofProject = await lockProjectBudget(trx, task.project_id);
     // The account's row is the gate: one dispatch of a user at a time, so key, limit and balance hold exactly.
-    const account = await trx
-      .selectFrom("users")
-      .select(({ eb }) => eb("token_balance", "-", eb.ref("token_held")).as("free"))
-      .where("id", "=", task.user_id)
-      .forNoKeyUpdate()
-      .executeTakeFirst();
+    const account = await lockFunds(trx, task.user_id);
     if (account === undefined) throw new AppError("NotFound", `There is no user ${task.user_id}.`);
     if (task.idempotency_key !== undefined) {
       const known = await findByKey(trx, task.user_id, task.idempotency_key);
       if (known !== undefined) return { task: known, created: false };
     }
     await checkPending(trx, task);
-    if (account.free < minimum) throw insufficient(account.free, minimum);
-    return { task: await insertTask(trx, task, Math.min(budget, account.free)), created: true };
+    const left = leastOf(account.free, { user: account.budget, project: ofProject }, minimum);
+    return { task: await insertTask(trx, task, Math.min(budget, left)), created: true };
   });
+}
+
+/** What balance and budgets leave. @throws the refusal of whichever leaves least, when that is too little. */
+function leastOf(
+  free: number,
+  budgets: { readonly user: Budget; readonly project: Budget | undefined },
+  minimum: number,
+): number {
+  let left = free;
+  let refusal = () => insufficient(free, minimum);
+  for (const scope of ["user", "project"] as const) {
+    const budget = budgets[scope];
+    if (budget === undefined || roomOf(budget) >= left) continue;
+    left = roomOf(budget);
+    refusal = () => budgetExceeded(scope, budget, minimum);
+  }
+  if (left < minimum) throw refusal();
+  return left;
 }
 
 async function checkPending(trx: Db, task: NewTask): Promise<void> {

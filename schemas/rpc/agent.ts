@@ -65,7 +65,14 @@ export const agentMethods = {
       idempotency_key: z.string().min(1).max(200).optional(),
     }),
     result: z.object(queueView),
-    errors: ["NotFound", "InsufficientBalance", "NoProviderKey", "ModelNotFound", "QuotaExceeded"],
+    errors: [
+      "NotFound",
+      "InsufficientBalance",
+      "BudgetExceeded",
+      "NoProviderKey",
+      "ModelNotFound",
+      "QuotaExceeded",
+    ],
     example: {
       params: {
         agent: "CodeAgent",

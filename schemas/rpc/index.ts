@@ -2,12 +2,14 @@
 import type { z } from "zod";
 import { accountMethods } from "./account.ts";
 import { agentMethods } from "./agent.ts";
+import { budgetMethods } from "./budget.ts";
 import { changeMethods } from "./change.ts";
 import { fsMethods, projectMethods } from "./project.ts";
 
 export const methods = {
   ...accountMethods,
   ...agentMethods,
+  ...budgetMethods,
   ...changeMethods,
   ...fsMethods,
   ...projectMethods,

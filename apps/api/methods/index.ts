@@ -1,6 +1,7 @@
 import type { Handlers } from "../handler.ts";
 import { accountHandlers } from "./account.ts";
 import { agentHandlers } from "./agent.ts";
+import { budgetHandlers } from "./budget.ts";
 import { changeHandlers } from "./change.ts";
 import { fsHandlers } from "./fs.ts";
 import { projectHandlers } from "./project.ts";
@@ -9,6 +10,7 @@ import { projectHandlers } from "./project.ts";
 export const handlers: Handlers = {
   ...accountHandlers,
   ...agentHandlers,
+  ...budgetHandlers,
   ...changeHandlers,
   ...fsHandlers,
   ...projectHandlers,

@@ -3,6 +3,7 @@ import type { UserRow } from "#database";
 import { setBalance } from "#database/accounts/balance.ts";
 import { usageOfUser } from "#database/accounts/usage.ts";
 import { createUser, deleteUser, findUser, listUsers, setRole } from "#database/accounts/users.ts";
+import { type Budget, setUserBudget, userBudget, userBudgets } from "#database/ledger/index.ts";
 import { parseInput } from "#platform/http/index.ts";
 import { randomBase32 } from "#platform/ids.ts";
 import { hashPassword } from "#platform/password.ts";
@@ -12,6 +13,7 @@ import {
   createUserSchema,
   listUsersSchema,
   setBalanceSchema,
+  setBudgetSchema,
   setRoleSchema,
 } from "#schemas";
 import type { AuthDeps } from "../register-auth.ts";
@@ -33,7 +35,11 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AuthDeps): void 
   app.get("/admin/users", async (request) => {
     await requireAdmin(request);
     const { users, next_cursor } = await listUsers(db, parseInput(listUsersSchema, request.query));
-    const page = { users: users.map(viewOf) };
+    const budgets = await userBudgets(
+      db,
+      users.map(({ id }) => id),
+    );
+    const page = { users: users.map((user) => viewOf(user, budgets.get(user.id))) };
     return next_cursor === undefined ? page : { ...page, next_cursor };
   });
 
@@ -54,7 +60,16 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AuthDeps): void 
     const idempotency_key = idempotencyKeyOf(request);
     await setBalance(db, id, balance_microcredits, { idempotency_key, note: `set by ${by}` });
     changed(by, id, { balance_microcredits });
-    return viewOf(await existing(id));
+    return viewWithBudget(await existing(id));
+  });
+
+  app.put("/admin/users/:id/budget", async (request) => {
+    const { user_id: by } = await requireAdmin(request);
+    const { limit_microcredits: limit, period } = parseInput(setBudgetSchema, request.body);
+    const id = idOf(request);
+    const budget = await setUserBudget(db, id, { limit, period });
+    changed(by, id, { limit, period });
+    return viewOf(await existing(id), budget);
   });
 
   app.put("/admin/users/:id/role", async (request) => {
@@ -62,7 +77,7 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AuthDeps): void 
     const { role } = parseInput(setRoleSchema, request.body);
     const user = await setRole(db, idOf(request), role);
     changed(by, user.id, { role });
-    return viewOf(user);
+    return viewWithBudget(user);
   });
 
   app.delete("/admin/users/:id", async (request) => {
@@ -84,15 +99,30 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AuthDeps): void 
     if (user === undefined) throw noSuchUser();
     return user;
   }
+
+  async function viewWithBudget(user: UserRow): Promise<AdminUserView> {
+    return viewOf(user, await userBudget(db, user.id));
+  }
 }
 
-function viewOf(user: UserRow): AdminUserView {
+function viewOf(user: UserRow, budget?: Budget): AdminUserView {
+  const { limit = null, period = "month", spent = 0, resets_at = null } = budget ?? {};
   return {
     id: user.id,
     username: user.username,
     role: user.role,
     balance_microcredits: user.token_balance,
     held_microcredits: user.token_held,
+    ...(limit === null
+      ? {}
+      : {
+          budget: {
+            limit_microcredits: limit,
+            period,
+            spent_microcredits: spent,
+            resets_at: resets_at?.toISOString() ?? null,
+          },
+        }),
     created_at: user.created_at.toISOString(),
   };
 }

@@ -10,6 +10,8 @@ import type { Usage } from "./tally.ts";
 /** Fewer output tokens than this are not worth a call. */
 const FEWEST_OUTPUT_TOKENS = 64;
 const HOLD_ATTEMPTS = 3;
+/** What there is says `available_microcredits`: a smaller call may still fit. */
+const TOO_LITTLE: ReadonlySet<string> = new Set(["InsufficientBalance", "BudgetExceeded"]);
 const WRITE_ATTEMPTS = 4;
 
 export interface ChargeOptions {
@@ -44,7 +46,7 @@ export class Charge implements AsyncDisposable {
   /**
    * Hold what the call can cost at most. When that is more than there is, fewer output tokens are allowed
    * for; the caller reads them from `maxTokens`.
-   * @throws AppError InsufficientBalance when what is left does not carry a useful answer.
+   * @throws AppError InsufficientBalance, BudgetExceeded when what is left does not carry a useful answer.
    */
   static async open(options: ChargeOptions): Promise<Charge> {
     const { inputTokens, choices } = options;
@@ -56,7 +58,7 @@ export class Charge implements AsyncDisposable {
         await openCall(options.db, { ...callFields(options), call_id, hold });
         return new Charge(call_id, maxTokens, options);
       } catch (error) {
-        if (!(error instanceof AppError) || error.code !== "InsufficientBalance" || attempt >= HOLD_ATTEMPTS)
+        if (!(error instanceof AppError) || !TOO_LITTLE.has(error.code) || attempt >= HOLD_ATTEMPTS)
           throw error;
         const available = Number(error.details.available_microcredits ?? 0);
         maxTokens = Math.min(maxTokens, affordable(options, available));

@@ -152,6 +152,8 @@ export const de: Dictionary = {
     Conflict: "Das verträgt sich nicht mit dem jetzigen Stand.",
     RateLimited: "Zu viele Anfragen. Einen Augenblick bitte.",
     InsufficientBalance: "Ihr Guthaben reicht nicht. Ein Administrator kann es erhöhen.",
+    BudgetExceeded:
+      "Das Budget reicht dafür nicht. Es beginnt mit dem nächsten Zeitraum neu oder kann erhöht werden.",
     NoProviderKey: "Für dieses Modell fehlt ein Schlüssel. In den Einstellungen hinterlegen.",
     ModelNotFound: "Dieses Modell gibt es nicht.",
     QuotaExceeded: "Eine Grenze ist erreicht.",

@@ -152,6 +152,8 @@ export const en = {
     Conflict: "That clashes with the present state.",
     RateLimited: "Too many requests. Wait a moment.",
     InsufficientBalance: "Your balance is too low. An administrator can raise it.",
+    BudgetExceeded:
+      "The budget leaves too little for this. It begins anew with its next period, or can be raised.",
     NoProviderKey: "No provider key for this model. Store one in the settings.",
     ModelNotFound: "No such model.",
     QuotaExceeded: "A limit is reached.",
