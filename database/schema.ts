@@ -86,7 +86,16 @@ export interface ModelsTable {
   cached_cost_per_million: number | null;
   output_cost_per_million: number | null;
   is_loaded: Generated<boolean>;
+  /** Below the models directory; null where it is not installed. */
+  file: string | null;
+  kind: "chat" | "embedding" | null;
+  size_bytes: number | null;
+  sha256: string | null;
+  load_config: ColumnType<Record<string, unknown>, string | undefined, string>;
+  enabled: Generated<boolean>;
+  added_at: Date | null;
 }
+export type ModelRow = Selectable<ModelsTable>;
 
 export interface ProjectsTable {
   id: string;

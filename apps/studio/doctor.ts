@@ -88,10 +88,11 @@ async function models(): Promise<Finding> {
 
 async function localModels(): Promise<Finding> {
   const { cores, gpu } = await probeEngine();
-  const files = await readdir(config.llm.modelsDir).catch(() => []);
+  const directory = config.llm.modelsDir ?? join(chooseDataDir(config).dataDir, "models");
+  const files = await readdir(directory).catch(() => []);
   const installed = files.filter((name) => name.endsWith(".gguf")).length;
   const where = gpu === undefined ? `${cores} cores, no GPU` : `${cores} cores, ${gpu}`;
-  return { part: "inference", ok: true, detail: `${where}; ${installed} models in ${config.llm.modelsDir}` };
+  return { part: "inference", ok: true, detail: `${where}; ${installed} models in ${directory}` };
 }
 
 async function kvm(): Promise<Finding> {

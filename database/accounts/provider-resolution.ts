@@ -1,6 +1,7 @@
 import type { Config } from "#platform/config/config.ts";
 import type { Secrets } from "#platform/secrets.ts";
 import { AppError } from "#schemas";
+import { listLocalModels } from "../models/index.ts";
 import type { Db } from "../schema.ts";
 import { type Price, priceOf } from "./prices.ts";
 
@@ -10,6 +11,8 @@ export const DEMO_MODEL = "demo";
 /** Where a call goes. A `user` route only ever holds the user's own key, a `server` route the server's. */
 export type ProviderRoute =
   | { source: "demo" }
+  /** A model of this machine. */
+  | { source: "local" }
   | { source: "user" | "server"; base_url: string; api_key: string };
 
 export interface UsableModel extends Price {
@@ -34,14 +37,14 @@ export function providerContext(user_id: string, base_url: string): string {
 }
 
 /**
- * Whose key and which provider a call of `user_id` to `model` uses (MU-4): the user's own, then the
- * server's, then an error. A list of models limits what a provider is asked for, an empty one does not;
- * a user who has an own key reaches the server's provider only for models that one lists by name.
+ * Who answers a call of `user_id` to `model`, and with whose key (MU-4): the user's own provider when it lists the name,
+ * a model of this machine, the user's own provider for any name, then the server's, then an error. A list of models
+ * limits what a provider is asked for, an empty one does not; a user who has an own key reaches the server's provider
+ * only for models that one lists by name.
  * @throws AppError NoProviderKey, ModelNotFound.
  */
 export async function resolveProvider(db: Db, options: ResolveOptions): Promise<ProviderRoute> {
-  if (options.model === DEMO_MODEL) return { source: "demo" };
-  return decide(await findKeyedProvider(db, options.user_id), options);
+  return decide(await findRoute(db, options), options);
 }
 
 /**
@@ -52,18 +55,23 @@ export async function resolveCall(
   db: Db,
   options: ResolveOptions & { billing: Config["billing"] },
 ): Promise<{ route: ProviderRoute; price: Price }> {
-  const { user_id, model, billing } = options;
-  const row = await db
+  const row = await findRoute(db, options);
+  return { route: decide(row, options), price: priceOf(row, options.billing) };
+}
+
+/** All that is known of a user's provider and of a model's name. */
+function findRoute(db: Db, { user_id, model }: ResolveOptions) {
+  return db
     .selectFrom("users")
     .leftJoin("providers", "providers.user_id", "users.id")
     .leftJoin("models", (join) => join.on("models.name", "=", model))
-    .select(["base_url", "api_key_encrypted", "providers.models"])
+    .select(["base_url", "api_key_encrypted", "providers.models", "file"])
     .select(["input_cost_per_million", "cached_cost_per_million", "output_cost_per_million"])
     .where("users.id", "=", user_id)
     .executeTakeFirst();
-  const route: ProviderRoute = model === DEMO_MODEL ? { source: "demo" } : decide(keyed(row), options);
-  return { route, price: priceOf(row, billing) };
 }
+
+type RouteRow = Awaited<ReturnType<typeof findRoute>>;
 
 interface KeyedProvider {
   base_url: string;
@@ -71,8 +79,11 @@ interface KeyedProvider {
   models: string[];
 }
 
-function decide(own: KeyedProvider | undefined, options: ResolveOptions): ProviderRoute {
+function decide(row: RouteRow, options: ResolveOptions): ProviderRoute {
   const { secrets, provider, user_id, model } = options;
+  if (model === DEMO_MODEL) return { source: "demo" };
+  const own = keyed(row);
+  if (row?.file != null && own?.models.includes(model) !== true) return { source: "local" };
   if (own !== undefined && (own.models.length === 0 || own.models.includes(model))) {
     const api_key = secrets.open(own.api_key_encrypted, providerContext(user_id, own.base_url));
     return { source: "user", base_url: own.base_url, api_key };
@@ -118,6 +129,9 @@ export async function usableModels(
   const own = await findKeyedProvider(db, user_id);
   const sources = new Map<string, ProviderRoute["source"]>([[DEMO_MODEL, "demo"]]);
   for (const model of own?.models ?? []) if (!sources.has(model)) sources.set(model, "user");
+  for (const { name, enabled } of await listLocalModels(db)) {
+    if (enabled && !sources.has(name)) sources.set(name, "local");
+  }
   // An own key without a list serves every name, so that the server's list is never reached.
   const serverReached = provider.apiKey !== undefined && (own === undefined || own.models.length > 0);
   for (const model of serverReached ? provider.models : []) {

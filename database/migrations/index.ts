@@ -6,6 +6,7 @@ import { up as blobCollection } from "./0002-blob-collection.ts";
 import { up as queueFunctions } from "./0003-queue-functions.ts";
 import { up as historySize } from "./0004-history-size.ts";
 import { up as money } from "./0005-money.ts";
+import { up as localModels } from "./0006-local-models.ts";
 
 /** Every migration in the order it is applied: adding one = one file + one line. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -14,6 +15,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
   "0003-queue-functions": { up: queueFunctions },
   "0004-history-size": { up: historySize },
   "0005-money": { up: money },
+  "0006-local-models": { up: localModels },
 };
 
 const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };

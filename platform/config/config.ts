@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { availableParallelism, hostname } from "node:os";
 import { resolve } from "node:path";
-import { bareUrl, type Env, flag, integer, list, number, oneOf, text, url } from "./read-env.ts";
+import { bareUrl, type Env, flag, integer, list, number, oneOf, path, text, url } from "./read-env.ts";
 
 const MIB = 1024 * 1024;
 
@@ -107,6 +107,23 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       allowedHosts: list(env, "CDS_MODEL_HOSTS", ["huggingface.co", "*.huggingface.co", "*.hf.co"]),
       maxModelBytes: integer(env, "CDS_MAX_MODEL_BYTES", 16_384 * MIB, 1024, 1e15),
       idleTimeoutMs: integer(env, "CDS_DOWNLOAD_IDLE_TIMEOUT_MS", 30_000, 10, 600_000),
+    },
+    llm: {
+      /** GGUF files of local models; not given: `models` in the data directory. */
+      modelsDir: path(env, "CDS_MODELS_DIR", cwd),
+      /** Threads of one model; more than there are free cores makes all of them slow. */
+      threads: integer(env, "CDS_LLM_THREADS", 1, 1, 256),
+      /** Tokens one request can hold, prompt and answer. */
+      contextSize: integer(env, "CDS_LLM_CONTEXT", 4096, 32, 10_000_000),
+      /** Requests one model works on together. */
+      sequences: integer(env, "CDS_LLM_SEQUENCES", 4, 1, 256),
+      /** Requests that may wait for one model. */
+      maxWaiting: integer(env, "CDS_LLM_MAX_WAITING", 64, 0, 100_000),
+      /** Without a request for so long a model is unloaded; 0 = never. */
+      idleUnloadMs: integer(env, "CDS_LLM_IDLE_UNLOAD_MS", 15 * 60_000, 0, 30 * 86_400_000),
+      /** Never taken by a model: what everything else on the machine needs. */
+      memoryReserveBytes: integer(env, "CDS_LLM_MEMORY_RESERVE_MB", 1024, 0, 10_000_000) * MIB,
+      loadTimeoutMs: integer(env, "CDS_LLM_LOAD_TIMEOUT_MS", 120_000, 100, 3_600_000),
     },
     /** What the model server answers per minute, for each user and each API key; 0 = no limit. Tasks have their own. */
     llmLimits: {

@@ -1,3 +1,5 @@
+import { resolve } from "node:path";
+
 /** The only place that reads the process environment: strings in, one typed value out, or a clear error. */
 export class ConfigError extends Error {
   constructor(name: string, message: string) {
@@ -76,4 +78,10 @@ export function bareUrl(env: Env, name: string): string | undefined {
     throw new ConfigError(name, "the address must hold no user name, query or fragment");
   }
   return raw;
+}
+
+/** An absolute path; a relative one counts from `cwd`. */
+export function path(env: Env, name: string, cwd: string): string | undefined {
+  const raw = text(env, name);
+  return raw === undefined ? undefined : resolve(cwd, raw);
 }

@@ -33,6 +33,8 @@ const ledgerEntry = z.object({
   kind: z.enum(LEDGER_KINDS),
   /** Change of the balance in micro-credits. */
   balance_delta: z.number().int(),
+  /** The balance when this entry had been made. */
+  balance_after: z.number().int(),
   /** Change of what is held back for running work in micro-credits. */
   held_delta: z.number().int(),
   task_id: idSchema.optional(),
@@ -104,7 +106,7 @@ export const accountMethods = {
           id: z.string(),
           /** True for the scripted model that needs no key and is no AI. */
           scripted: z.boolean(),
-          source: z.enum(["demo", "user", "server"]),
+          source: z.enum(["demo", "local", "user", "server"]),
           input_microcredits_per_million: z.number().int(),
           /** Of the input the provider had cached. */
           cached_microcredits_per_million: z.number().int(),
@@ -155,6 +157,7 @@ export const accountMethods = {
             id: "41",
             kind: "settle",
             balance_delta: -8976,
+            balance_after: 9_991_024,
             held_delta: -8976,
             task_id: "tsk_01",
             call_id: "llm_01",

@@ -1,5 +1,5 @@
 import { Jail } from "#sandbox";
-import { diskUse } from "../admission/host-load.ts";
+import { diskUse } from "#platform/host/host-load.ts";
 
 const CHECK_MS = 3000;
 const MAX_ENTRIES = 500_000;
