@@ -11,9 +11,9 @@ export interface Place {
 /** `created_at` as a Place has it. */
 export const createdAtMicros: RawBuilder<number> = sql<number>`(extract(epoch from created_at) * 1000000)::bigint`;
 
-/** Rows that come after a place. */
-export function after({ at, id }: Place): RawBuilder<boolean> {
-  return sql<boolean>`(created_at, id) < (timestamptz 'epoch' + ${at}::bigint * interval '1 microsecond', ${id})`;
+/** Rows that come after a place; `idColumn` is what tells rows of one moment apart. */
+export function after({ at, id }: Place, idColumn = "id"): RawBuilder<boolean> {
+  return sql<boolean>`(created_at, ${sql.ref(idColumn)}) < (timestamptz 'epoch' + ${at}::bigint * interval '1 microsecond', ${id})`;
 }
 
 export function writeCursor({ at, id }: Place): string {

@@ -4,6 +4,7 @@ import { AppError } from "#schemas";
 const UNIQUE_VIOLATION = "23505";
 const FOREIGN_KEY_VIOLATION = "23503";
 const QUERY_CANCELED = "57014";
+const INVALID_PARAMETER_VALUE = "22023";
 const RETRYABLE = new Set(["40001", "40P01"]);
 /** Connection gone, server going down or coming up, no place left on it. */
 const CONNECTION = new Set(["57P01", "57P02", "57P03", "57P05", "53300"]);
@@ -45,6 +46,16 @@ export function isForeignKeyViolation(error: unknown, constraint?: string): bool
     codeOf(error) === FOREIGN_KEY_VIOLATION &&
     (constraint === undefined || constraintOf(error) === constraint)
   );
+}
+
+/**
+ * For queries whose one value the server may not know is a time zone: its list can be older than ours.
+ * @throws AppError InvalidParams instead of the server's error; any other as it is.
+ */
+export function nameTimeZoneError(error: unknown): never {
+  if (codeOf(error) !== INVALID_PARAMETER_VALUE) throw error;
+  const message = "is not a time zone the database knows";
+  throw new AppError("InvalidParams", `time_zone ${message}`, { issues: [{ path: "time_zone", message }] });
 }
 
 /** Whether the server rolled the transaction back because of others: the same again may succeed. */

@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { roleSchema, userSchema } from "./rpc/account.ts";
 import { budgetLimitSchema, budgetPeriodSchema } from "./rpc/budget.ts";
+import { momentSchema, timeZoneSchema, type UsageSums, usageGroupBySchema } from "./rpc/usage.ts";
 
 /** A name or an e-mail address; compared without regard to case. */
 export const usernameSchema = z
@@ -106,18 +107,19 @@ export const adminUserSchema = userSchema.extend({
 });
 export type AdminUserView = z.infer<typeof adminUserSchema>;
 
-/** What a user has used, in all and by model. */
-export interface UsageView {
+/** Query of `GET /admin/users/:id/usage`. */
+export const userUsageSchema = z.strictObject({
+  from: momentSchema.optional(),
+  to: momentSchema.optional(),
+  group_by: usageGroupBySchema.optional(),
+  time_zone: timeZoneSchema.default("UTC"),
+});
+
+/** What a user has used, in all and by model; by a further group when one was asked for. */
+export interface UsageView extends UsageSums {
   user_id: string;
-  calls: number;
-  input_tokens: number;
-  output_tokens: number;
-  cost_microcredits: number;
-  models: {
-    model: string;
-    calls: number;
-    input_tokens: number;
-    output_tokens: number;
-    cost_microcredits: number;
-  }[];
+  models: (UsageSums & { model: string })[];
+  groups?: (UsageSums & { key: string | null })[];
+  /** Groups that are not shown because there are too many. */
+  omitted?: number;
 }

@@ -10,3 +10,4 @@ export * from "./rpc/change.ts";
 export * from "./rpc/index.ts";
 export * from "./rpc/method.ts";
 export * from "./rpc/project.ts";
+export * from "./rpc/usage.ts";

@@ -178,6 +178,7 @@ describe("administration of users", () => {
       calls: 0,
       input_tokens: 0,
       output_tokens: 0,
+      cached_tokens: 0,
       cost_microcredits: 0,
       models: [],
     };
@@ -208,10 +209,25 @@ describe("administration of users", () => {
       calls: 3,
       input_tokens: 30,
       output_tokens: 15,
+      cached_tokens: 0,
       cost_microcredits: 90,
       models: [
-        { model: "m1", calls: 2, input_tokens: 20, output_tokens: 10, cost_microcredits: 60 },
-        { model: "m2", calls: 1, input_tokens: 10, output_tokens: 5, cost_microcredits: 30 },
+        {
+          model: "m1",
+          calls: 2,
+          input_tokens: 20,
+          output_tokens: 10,
+          cached_tokens: 0,
+          cost_microcredits: 60,
+        },
+        {
+          model: "m2",
+          calls: 1,
+          input_tokens: 10,
+          output_tokens: 5,
+          cached_tokens: 0,
+          cost_microcredits: 30,
+        },
       ],
     });
   });

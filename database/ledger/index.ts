@@ -1,4 +1,5 @@
 /** The ledger's face. */
+export { type BalancePoint, type BalanceQuery, balanceHistory } from "./balance-history.ts";
 export {
   type Budget,
   projectBudget,
@@ -25,3 +26,12 @@ export {
   listEntries,
   type UserOff,
 } from "./read.ts";
+export {
+  listUsageCalls,
+  summarizeUsage,
+  type UsageCall,
+  type UsageFilter,
+  type UsageGrouping,
+  type UsageSummary,
+  usageOfUser,
+} from "./usage.ts";

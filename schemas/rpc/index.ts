@@ -5,6 +5,7 @@ import { agentMethods } from "./agent.ts";
 import { budgetMethods } from "./budget.ts";
 import { changeMethods } from "./change.ts";
 import { fsMethods, projectMethods } from "./project.ts";
+import { usageMethods } from "./usage.ts";
 
 export const methods = {
   ...accountMethods,
@@ -13,6 +14,7 @@ export const methods = {
   ...changeMethods,
   ...fsMethods,
   ...projectMethods,
+  ...usageMethods,
 } as const;
 
 export type Methods = typeof methods;

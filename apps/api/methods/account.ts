@@ -62,6 +62,7 @@ export const accountHandlers: HandlersOf<AccountMethods> = {
       id: String(entry.id),
       kind: entry.kind,
       balance_delta: entry.balance_delta,
+      balance_after: entry.balance_after,
       held_delta: entry.held_delta,
       ...(entry.task_id === null ? {} : { task_id: entry.task_id }),
       ...(entry.call_id === null ? {} : { call_id: entry.call_id }),

@@ -5,6 +5,7 @@ import { budgetHandlers } from "./budget.ts";
 import { changeHandlers } from "./change.ts";
 import { fsHandlers } from "./fs.ts";
 import { projectHandlers } from "./project.ts";
+import { usageHandlers } from "./usage.ts";
 
 /** Every method and who does it; one that is missing is a type error. */
 export const handlers: Handlers = {
@@ -14,4 +15,5 @@ export const handlers: Handlers = {
   ...changeHandlers,
   ...fsHandlers,
   ...projectHandlers,
+  ...usageHandlers,
 };

@@ -1,9 +1,8 @@
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { UserRow } from "#database";
 import { setBalance } from "#database/accounts/balance.ts";
-import { usageOfUser } from "#database/accounts/usage.ts";
 import { createUser, deleteUser, findUser, listUsers, setRole } from "#database/accounts/users.ts";
-import { type Budget, setUserBudget, userBudget, userBudgets } from "#database/ledger/index.ts";
+import { type Budget, setUserBudget, usageOfUser, userBudget, userBudgets } from "#database/ledger/index.ts";
 import { parseInput } from "#platform/http/index.ts";
 import { randomBase32 } from "#platform/ids.ts";
 import { hashPassword } from "#platform/password.ts";
@@ -15,6 +14,7 @@ import {
   setBalanceSchema,
   setBudgetSchema,
   setRoleSchema,
+  userUsageSchema,
 } from "#schemas";
 import type { AuthDeps } from "../register-auth.ts";
 
@@ -90,8 +90,14 @@ export function registerAdminRoutes(app: FastifyInstance, deps: AuthDeps): void 
 
   app.get("/admin/users/:id/usage", async (request) => {
     await requireAdmin(request);
-    const { id } = await existing(idOf(request));
-    return usageOfUser(db, id);
+    const { id: user_id } = await existing(idOf(request));
+    const { from, to, group_by, time_zone } = parseInput(userUsageSchema, request.query);
+    const range = {
+      from: from === undefined ? undefined : new Date(from),
+      to: to === undefined ? undefined : new Date(to),
+    };
+    const grouping = group_by === undefined ? undefined : { group_by, time_zone };
+    return usageOfUser(db, { user_id, ...range }, grouping);
   });
 
   async function existing(id: string): Promise<UserRow> {
