@@ -1,4 +1,4 @@
-import { LlamaChat } from "node-llama-cpp";
+import { type ChatWrapperSettings, LlamaChat, type LlamaModel, LlamaText, type Token } from "node-llama-cpp";
 import type { FinishReason } from "../types.ts";
 import type { ChatPrompt } from "./chat-prompt.ts";
 import { ChoiceText } from "./choice-text.ts";
@@ -25,7 +25,7 @@ export async function generateChat(
   { maxTokens, stop }: ChatLimits,
 ): Promise<void> {
   const text = new ChoiceText(run, sink, { stop, json: chat.grammar !== undefined });
-  const calls = new Calls(run, sink, chat.maxCalls);
+  const calls = new Calls(run, sink, chat, slot.sequence.model);
   const session = new LlamaChat({ contextSequence: slot.sequence, chatWrapper: chat.wrapper });
   try {
     const { metadata } = await session.generateResponse(structuredClone(chat.history), {
@@ -84,13 +84,17 @@ class Calls {
   readonly #run: Run;
   readonly #sink: ChoiceSink;
   readonly #max: number;
+  readonly #model: LlamaModel;
+  readonly #continuation: string | undefined;
   readonly #begun: JsonEnd[] = [];
   #made = 0;
 
-  constructor(run: Run, sink: ChoiceSink, max: number) {
+  constructor(run: Run, sink: ChoiceSink, { maxCalls, wrapper }: ChatPrompt, model: LlamaModel) {
     this.#run = run;
     this.#sink = sink;
-    this.#max = max;
+    this.#max = maxCalls;
+    this.#model = model;
+    this.#continuation = continuationOf(wrapper.settings);
   }
 
   /** Whether every call begun has all of its arguments. */
@@ -113,5 +117,27 @@ class Calls {
   made(name: string): void {
     const index = this.#made++;
     if (this.#begun[index] === undefined) this.push(index, name, "{}");
+    this.#run.onSampled = (token, isEnd) => {
+      this.#run.onSampled = () => {};
+      if (!isEnd && !this.#mayContinue(token)) this.#run.end("tool_calls");
+    };
   }
+
+  /** The library takes anything but an end for the beginning of one more call, and forces the model into it. */
+  #mayContinue(token: Token): boolean {
+    if (this.#continuation === undefined) return true;
+    const text = compact(this.#model.detokenize([token], true));
+    return this.#continuation.startsWith(text) || text.startsWith(this.#continuation);
+  }
+}
+
+/** What stands between two calls and begins the next; undefined where the library can tell where the calls end. */
+function continuationOf({ functions: { parallelism, call } }: ChatWrapperSettings): string | undefined {
+  const end = LlamaText(parallelism?.call.sectionSuffix ?? "").toString();
+  if (parallelism === undefined || end !== "") return undefined;
+  return compact(LlamaText([parallelism.call.betweenCalls ?? "", call.prefix]).toString());
+}
+
+function compact(text: string): string {
+  return text.replace(/\s/g, "");
 }

@@ -1,9 +1,9 @@
 /** How long a sequence that is neither waiting nor decoding may hold the others up, ms: it is busy in JavaScript. */
 const STRAGGLER_MS = 10;
-/** Time one decode step may take with prompt tokens in it, ms: what a cancel and the neighbours wait for. */
-const STEP_TARGET_MS = 400;
-/** The same while others are generating, ms. */
-const SHARED_STEP_TARGET_MS = 250;
+/** Time prompts may add to a step, ms: what a cancel waits for. */
+const STEP_TARGET_MS = 600;
+/** The same while more sequences are generating than wait for their first token, ms: the gap in their answers. */
+const SHARED_STEP_TARGET_MS = 300;
 /** Prompt tokens of one sequence in one step; fewer cost more in overhead than they spare in waiting. */
 const MIN_CHUNK = 16;
 const FIRST_BUDGET = 64;
@@ -37,6 +37,8 @@ export class Conductor {
   #step = { number: 0, startedAt: 0, prompt: 0, generated: 0 };
   /** Measured, ms; undefined until the first chunk is through. */
   #msPerPromptToken: number | undefined;
+  /** A step without prompts, ms. */
+  #msGenerating = 0;
 
   constructor({ batchSize, sequences }: { batchSize: number; sequences: number }) {
     this.#budgetLimit = Math.max(MIN_CHUNK, Math.min(MAX_BUDGET, batchSize - sequences));
@@ -116,12 +118,12 @@ export class Conductor {
     const prompts = turns
       .filter(({ tokens }) => tokens > 1)
       .sort((a, b) => (this.#lastServed.get(a.player) ?? 0) - (this.#lastServed.get(b.player) ?? 0));
-    let budget = this.#budget(generating.length > 0);
-    const served = prompts.slice(0, Math.max(1, Math.floor(budget / MIN_CHUNK)));
-    const granted = served.map(({ player, tokens }, index) => {
-      const share = Math.min(tokens, Math.max(MIN_CHUNK, Math.floor(budget / (served.length - index))));
+    let budget = this.#budget(generating.length > prompts.length);
+    const granted = prompts.flatMap(({ player, tokens }, index) => {
+      const fair = Math.max(MIN_CHUNK, Math.floor(budget / (prompts.length - index)));
+      const share = Math.min(tokens, fair, budget);
       budget -= share;
-      return { player, tokens: share };
+      return share > 0 ? [{ player, tokens: share }] : [];
     });
     return [...generating, ...granted];
   }
@@ -135,10 +137,18 @@ export class Conductor {
   }
 
   #stepMayHaveEnded(): void {
-    if (this.#decoding.size > 0 || this.#step.prompt < MIN_CHUNK) return;
+    if (this.#decoding.size > 0) return;
     const { startedAt, prompt, generated } = this.#step;
-    const measured = (performance.now() - startedAt) / (prompt + generated);
-    // Half of the new figure: follows a machine that gets busy within a few steps, and is not thrown off by one.
-    this.#msPerPromptToken = ((this.#msPerPromptToken ?? measured) + measured) / 2;
+    const took = performance.now() - startedAt;
+    if (prompt === 0) this.#msGenerating = average(this.#msGenerating, took);
+    if (prompt < MIN_CHUNK) return;
+    const generating = generated === 0 ? 0 : Math.min(this.#msGenerating, took / 2);
+    const measured = (took - generating) / prompt;
+    this.#msPerPromptToken = average(this.#msPerPromptToken ?? measured, measured);
   }
+}
+
+/** Follows a machine that gets busy within a few steps, and is not thrown off by one. */
+function average(before: number, now: number): number {
+  return (before + now) / 2;
 }

@@ -72,6 +72,8 @@ class Requests {
             send({ type: "estimate", estimate });
           }),
       });
+      // Not before: somebody waits for it to be loaded.
+      bestEffort(() => setPriority(NICENESS));
       send({ type: "loaded", info: this.#loaded.info });
     } catch (error) {
       const { code, message } =
@@ -115,7 +117,6 @@ function bestEffort(work: () => void): void {
   }
 }
 
-bestEffort(() => setPriority(NICENESS));
 bestEffort(() => writeFileSync("/proc/self/oom_score_adj", OOM_SCORE));
 process.on("disconnect", end);
 process.on("SIGTERM", end);

@@ -45,6 +45,8 @@ export class Run implements Player {
   readonly prompt: readonly Token[];
   /** Of the tokens chosen and not yet delivered, oldest first. */
   readonly tokenLogprobs: { token: Token; logprob: TokenLogprob }[] = [];
+  /** Told of every token as it is chosen. */
+  onSampled: (token: Token, isEnd: boolean) => void = () => {};
   #begun = false;
   #ended: FinishReason | "cancelled" | undefined;
 
@@ -73,6 +75,7 @@ export class Run implements Player {
 
   sampled(token: Token, isEnd: boolean): void {
     if (!isEnd) this.output.push(token);
+    this.onSampled(token, isEnd);
   }
 
   /** It has all it wants: ends before the next step. */
