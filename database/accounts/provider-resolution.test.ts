@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openSecrets, readConfig, type Secrets } from "#platform";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
 import { addUser } from "#tests/support/queue.ts";
+import { installModel, setModelState, uninstallModel } from "../models/index.ts";
 import { costOf, type Price } from "./prices.ts";
 import { providerContext, resolveCall, resolveProvider, usableModels } from "./provider-resolution.ts";
 import { setProvider } from "./providers.ts";
@@ -50,6 +51,28 @@ describe("provider resolution", () => {
     await store(user, "sk-mine", ["m"]);
     expect(await resolve(user, "m", server)).toEqual({ source: "user", base_url: URL_A, api_key: "sk-mine" });
     expect(await resolve(user, "demo", none)).toEqual({ source: "demo" });
+  });
+
+  it("a model of this machine comes after a provider that lists its name, and before one that lists nothing", async () => {
+    const { db } = test.database;
+    await installModel(db, { name: "local-m", file: "local-m.gguf", size_bytes: 1 });
+    const user = await addUser(db);
+    expect(await resolve(user, "local-m", none)).toEqual({ source: "local" });
+    expect(await resolve(user, "local-m", { ...server, models: ["local-m"] })).toEqual({ source: "local" });
+    await store(user, "sk-mine", []);
+    expect(await resolve(user, "local-m", server)).toEqual({ source: "local" });
+    await store(user, "sk-mine", ["local-m"]);
+    expect(await resolve(user, "local-m", server)).toMatchObject({ source: "user" });
+    const listed = async () =>
+      (await usableModels(db, { provider: none, billing, user_id: user })).map(({ source }) => source);
+    expect(await listed()).toEqual(["demo", "user"]);
+    await store(user, "sk-mine", ["other"]);
+    expect(await listed()).toEqual(["demo", "user", "local"]);
+    // Whoever names one that an administrator unloaded is told so by the model server, not that it does not exist.
+    await setModelState(db, "local-m", { enabled: false });
+    expect(await listed()).toEqual(["demo", "user"]);
+    expect(await resolve(user, "local-m", none)).toEqual({ source: "local" });
+    await uninstallModel(db, "local-m");
   });
 
   it("[MU-4] a base URL without a key of its own is never used", async () => {

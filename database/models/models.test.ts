@@ -19,7 +19,7 @@ describe("[US-1] models of this machine", () => {
 
   it("are installed, found, listed by name and forgotten; a price of the name stays", async () => {
     const { db } = test.database;
-    await setPrice(db, "tiny-b", { input_per_million: 7, output_per_million: 9 });
+    await setPrice(db, { model: "tiny-b", input: 7, cached: null, output: 9 });
     expect(await listLocalModels(db)).toEqual([]);
     await installModel(db, { name: "tiny-b", file: "tiny-b.gguf", size_bytes: 10 });
     await installModel(db, { name: "tiny-a", file: "sub.gguf", size_bytes: 5_000_000_000, sha256: "ab" });
