@@ -1,10 +1,12 @@
 import type { Log } from "#platform/log.ts";
+import { AppError, type ErrorCode } from "#schemas";
+import { checkGgufHeader } from "../hub/gguf-header.ts";
 import type { EngineEstimate, EngineLimits, FromEngine, LoadFailure } from "./engine/protocol.ts";
 import { EngineModel } from "./engine-model.ts";
 import { EngineProcess } from "./engine-process.ts";
 import type { LoadedModel, LoadOptions } from "./types.ts";
 
-export type { EngineEstimate, LoadFailure };
+export type { EngineEstimate };
 
 export interface StartEngineLimits extends EngineLimits {
   /** From the word to load until it is loaded, ms: a large file on a slow disk. */
@@ -35,22 +37,27 @@ export interface StartEngineOptions {
   limits?: Partial<StartEngineLimits>;
 }
 
-/** A model that could not be loaded, in words for whoever wanted it. */
-export class EngineLoadError extends Error {
-  readonly code: LoadFailure;
+/** How a failure of the process's is told: a model that cannot be loaded here is its file's fault, or the machine's. */
+const FAILURES: Readonly<Record<LoadFailure, { code: ErrorCode; hint: string }>> = {
+  InvalidModel: { code: "InvalidModel", hint: "Download it again, or take another file." },
+  UnsupportedModel: { code: "InvalidModel", hint: "Take a model of an architecture llama.cpp runs." },
+  OutOfMemory: {
+    code: "Unavailable",
+    hint: "Unload another model, or load it with a smaller context_size or fewer sequences.",
+  },
+  EngineCrashed: { code: "EngineUnavailable", hint: "Try again; the server's log has the details." },
+};
 
-  constructor(code: LoadFailure, message: string) {
-    super(message);
-    this.name = "EngineLoadError";
-    this.code = code;
-  }
+function failure(code: LoadFailure, message: string, cause?: unknown): AppError {
+  return new AppError(FAILURES[code].code, message, { hint: FAILURES[code].hint }, cause);
 }
 
 /**
  * Load a model into a process of its own. No process is left behind when it fails.
- * @throws EngineLoadError; what `admit` throws; the signal's reason.
+ * @throws AppError InvalidModel, Unavailable (memory), EngineUnavailable, Timeout; what `admit` throws; the signal's reason.
  */
 export async function startEngine(options: StartEngineOptions): Promise<LoadedModel> {
+  await checkGgufHeader(options.path);
   options.signal.throwIfAborted();
   const limits = { ...ENGINE_LIMITS, ...options.limits };
   const log = options.log.child({ model_id: options.model_id });
@@ -73,7 +80,7 @@ export async function startEngine(options: StartEngineOptions): Promise<LoadedMo
   } catch (error) {
     await engine.kill();
     if (timeout.aborted && !options.signal.aborted) {
-      throw new EngineLoadError("EngineCrashed", `It was not loaded within ${limits.loadMs / 1000} s.`);
+      throw new AppError("Timeout", `The model was not loaded within ${limits.loadMs / 1000} s.`);
     }
     throw error;
   }
@@ -91,14 +98,14 @@ function loaded(
     signal.addEventListener("abort", aborted, { once: true });
     void engine.ended.then(({ reason }) => {
       signal.removeEventListener("abort", aborted);
-      reject(new EngineLoadError("EngineCrashed", `The process that loaded the model ${reason}.`));
+      reject(failure("EngineCrashed", "The model's process ended while it was loading.", new Error(reason)));
     });
     const take = async (message: FromEngine) => {
       if (message.type === "estimate") {
         await admit(message.estimate);
         engine.send({ type: "admitted" });
       } else if (message.type === "failed") {
-        throw new EngineLoadError(message.code, message.message);
+        throw failure(message.code, message.message);
       } else if (message.type === "loaded") {
         signal.removeEventListener("abort", aborted);
         resolve(new EngineModel(engine, message.info));

@@ -10,8 +10,13 @@ const FIRST_BUDGET = 64;
 const MAX_BUDGET = 256;
 
 /** One who decodes: a choice of a request, on a sequence of its own. */
-export interface Player {
-  readonly sequenceId: number;
+export type Player = object;
+
+export interface ConductorOptions {
+  /** Tokens one step can hold. */
+  batchSize: number;
+  sequences: number;
+  stragglerMs?: number;
 }
 
 interface Turn {
@@ -20,10 +25,9 @@ interface Turn {
 }
 
 /**
- * Lets all sequences decode in step. Left to themselves they join llama.cpp's batches in the order they happen to be
- * ready in, which wastes half of the machine: only consecutive ascending sequence ids are computed together, and a batch
- * that starts before the last is ready leaves it out. Steps also end: between two of them the context can be changed by
- * whoever must, who would otherwise wait for as long as anybody generates.
+ * Lets all sequences decode in step. Left to themselves they join llama.cpp's batches as they happen to be ready, and a
+ * batch that starts before the last is ready leaves it out, which wastes half of the machine. Steps also end: between two of
+ * them the context can be changed by whoever must, who would otherwise wait for as long as anybody generates.
  *
  * Prompts are evaluated in chunks that fit into a step of bounded time, for a batch once begun cannot be stopped.
  */
@@ -33,6 +37,7 @@ export class Conductor {
   readonly #decoding = new Set<Player>();
   readonly #lastServed = new Map<Player, number>();
   readonly #budgetLimit: number;
+  readonly #stragglerMs: number;
   #straggling: NodeJS.Timeout | undefined;
   #step = { number: 0, startedAt: 0, prompt: 0, generated: 0 };
   /** Measured, ms; undefined until the first chunk is through. */
@@ -40,7 +45,8 @@ export class Conductor {
   /** A step without prompts, ms. */
   #msGenerating = 0;
 
-  constructor({ batchSize, sequences }: { batchSize: number; sequences: number }) {
+  constructor({ batchSize, sequences, stragglerMs = STRAGGLER_MS }: ConductorOptions) {
+    this.#stragglerMs = stragglerMs;
     this.#budgetLimit = Math.max(MIN_CHUNK, Math.min(MAX_BUDGET, batchSize - sequences));
   }
 
@@ -86,7 +92,7 @@ export class Conductor {
       this.#straggling ??= setTimeout(() => {
         this.#straggling = undefined;
         if (this.#decoding.size === 0 && this.#waiting.size > 0) this.#start();
-      }, STRAGGLER_MS);
+      }, this.#stragglerMs);
     }
   }
 
@@ -100,7 +106,6 @@ export class Conductor {
       prompt: grants.reduce((sum, { tokens }) => sum + (tokens > 1 ? tokens : 0), 0),
       generated: grants.filter(({ tokens }) => tokens === 1).length,
     };
-    grants.sort((a, b) => a.player.sequenceId - b.player.sequenceId);
     const starts = grants.map(({ player, tokens }) => {
       const start = this.#waiting.get(player)?.start;
       this.#waiting.delete(player);
@@ -122,8 +127,9 @@ export class Conductor {
     const granted = prompts.flatMap(({ player, tokens }, index) => {
       const fair = Math.max(MIN_CHUNK, Math.floor(budget / (prompts.length - index)));
       const share = Math.min(tokens, fair, budget);
+      if (share < Math.min(tokens, MIN_CHUNK)) return [];
       budget -= share;
-      return share > 0 ? [{ player, tokens: share }] : [];
+      return [{ player, tokens: share }];
     });
     return [...generating, ...granted];
   }

@@ -40,10 +40,13 @@ export async function generate(
   const room = loaded.info.context_size - task.prompt.length;
   const maxTokens = Math.min(request.max_tokens, room);
   let next = 0;
+  // One choice that fails takes the others along: there is no answer without it.
+  const failed = new AbortController();
+  const either = AbortSignal.any([signal, failed.signal]);
   const work = async () => {
     for (let choice = next++; choice < request.n; choice = next++) {
       const sampling = samplingFor(request.sampling, choice, loaded);
-      await slots.use(task.prompt, signal, async (slot) => {
+      await slots.use(task.prompt, either, async (slot) => {
         const { logprobs } = request;
         const run = new Run({
           sequenceId: slot.id,
@@ -51,7 +54,7 @@ export async function generate(
           maxTokens,
           sampling,
           logprobs,
-          signal,
+          signal: either,
         });
         outbox.add(run);
         await slot.use(run, () => task.generate(slot, run, outbox.choice(choice)));
@@ -59,9 +62,14 @@ export async function generate(
     }
   };
   try {
-    const workers = Array.from({ length: Math.min(request.n, slots.total) }, work);
-    const failed = (await Promise.allSettled(workers)).find((result) => result.status === "rejected");
-    if (failed !== undefined) throw failed.reason;
+    const workers = Array.from({ length: Math.min(request.n, slots.total) }, () =>
+      work().catch((error: unknown) => {
+        failed.abort(error);
+        throw error;
+      }),
+    );
+    await Promise.allSettled(workers);
+    if (failed.signal.aborted) throw failed.signal.reason;
   } finally {
     outbox.close();
   }

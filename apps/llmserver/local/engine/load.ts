@@ -13,9 +13,9 @@ import type { EngineInfo, LoadOptions } from "../types.ts";
 import { ascendingSequences } from "./batching.ts";
 import { Conductor } from "./conductor.ts";
 import { estimateBytes } from "./estimate.ts";
-import { checkHeader } from "./gguf-header.ts";
 import { type EngineLog, failureOf } from "./load-failure.ts";
 import type { Generation, Loaded } from "./loaded.ts";
+import { checkBounds } from "./metadata-bounds.ts";
 import type { EngineEstimate, EngineLimits } from "./protocol.ts";
 import { LoadRefusal } from "./refusal.ts";
 import { Slot } from "./slot.ts";
@@ -73,7 +73,7 @@ export async function load(
   limits: EngineLimits,
   { log, admit }: LoadSteps,
 ): Promise<Loaded> {
-  await checkHeader(path);
+  await checkBounds(path);
   const threads = Math.min(options.threads ?? DEFAULT_THREADS, availableParallelism());
   try {
     const llama = await getLlama({

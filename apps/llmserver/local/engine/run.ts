@@ -1,6 +1,5 @@
 import type { Token } from "node-llama-cpp";
 import type { FinishReason, TokenLogprob } from "../types.ts";
-import type { Player } from "./conductor.ts";
 import type { SamplingOptions } from "./sampling.ts";
 
 /** Thrown through whatever is generating when a choice has all it wants, or is not wanted any more. */
@@ -32,7 +31,7 @@ export interface RunOptions {
  * Output tokens are those the model chose, whether they were shown, are part of a tool call's syntax or end a stop
  * string; the one that ends the generation (EOG) is not counted, nor are tokens a grammar or template put there unasked.
  */
-export class Run implements Player {
+export class Run {
   readonly sequenceId: number;
   readonly sampling: SamplingOptions;
   readonly logprobs: number | undefined;

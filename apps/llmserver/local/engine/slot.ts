@@ -68,6 +68,10 @@ export class Slot {
     run.signal.addEventListener("abort", abandon, { once: true });
     try {
       return await work();
+    } catch (error) {
+      // After a failed computation nobody knows what the context holds.
+      if (!(error instanceof Ended)) await this.sequence.clearHistory();
+      throw error;
     } finally {
       run.signal.removeEventListener("abort", abandon);
       this.#conductor.leave(run);

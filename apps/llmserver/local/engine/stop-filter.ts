@@ -49,7 +49,11 @@ export class StopFilter {
   }
 }
 
+/** Where the one begins that is complete first: what more text would bring does not change it. */
 function firstOf(text: string, stops: readonly string[]): number | undefined {
-  const found = stops.map((stop) => text.indexOf(stop)).filter((index) => index >= 0);
-  return found.length === 0 ? undefined : Math.min(...found);
+  const found = stops
+    .map((stop) => ({ at: text.indexOf(stop), length: stop.length }))
+    .filter(({ at }) => at >= 0)
+    .sort((a, b) => a.at + a.length - (b.at + b.length) || a.at - b.at);
+  return found[0]?.at;
 }

@@ -33,7 +33,7 @@ const MIN_TEXT_BYTES = 8;
  * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
  * @throws LoadRefusal InvalidModel.
  */
-export async function checkHeader(path: string): Promise<void> {
+export async function checkBounds(path: string): Promise<void> {
   let file: FileHandle;
   try {
     file = await open(path, "r");
