@@ -68,6 +68,9 @@ describe("provider resolution", () => {
     expect(await listed()).toEqual(["demo", "user"]);
     await store(user, "sk-mine", ["other"]);
     expect(await listed()).toEqual(["demo", "user", "local"]);
+    await setModelState(db, "local-m", { kind: "embedding" });
+    const usable = await usableModels(db, { provider: none, billing, user_id: user });
+    expect(usable.filter(({ embedding }) => embedding).map(({ id }) => id)).toEqual(["local-m"]);
     // Whoever names one that an administrator unloaded is told so by the model server, not that it does not exist.
     await setModelState(db, "local-m", { enabled: false });
     expect(await listed()).toEqual(["demo", "user"]);

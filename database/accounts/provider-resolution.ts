@@ -18,6 +18,8 @@ export type ProviderRoute =
 export interface UsableModel extends Price {
   id: string;
   source: ProviderRoute["source"];
+  /** It makes vectors and writes no text. */
+  embedding: boolean;
 }
 
 export interface ResolveOptions {
@@ -129,8 +131,11 @@ export async function usableModels(
   const own = await findKeyedProvider(db, user_id);
   const sources = new Map<string, ProviderRoute["source"]>([[DEMO_MODEL, "demo"]]);
   for (const model of own?.models ?? []) if (!sources.has(model)) sources.set(model, "user");
-  for (const { name, enabled } of await listLocalModels(db)) {
-    if (enabled && !sources.has(name)) sources.set(name, "local");
+  const embedding = new Set<string>();
+  for (const { name, enabled, kind } of await listLocalModels(db)) {
+    if (!enabled || sources.has(name)) continue;
+    sources.set(name, "local");
+    if (kind === "embedding") embedding.add(name);
   }
   // An own key without a list serves every name, so that the server's list is never reached.
   const serverReached = provider.apiKey !== undefined && (own === undefined || own.models.length > 0);
@@ -143,5 +148,10 @@ export async function usableModels(
     .where("name", "in", [...sources.keys()])
     .execute();
   const prices = new Map(rows.map((row) => [row.name, row]));
-  return [...sources].map(([id, source]) => ({ id, source, ...priceOf(prices.get(id), billing) }));
+  return [...sources].map(([id, source]) => ({
+    id,
+    source,
+    embedding: embedding.has(id),
+    ...priceOf(prices.get(id), billing),
+  }));
 }

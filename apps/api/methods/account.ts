@@ -41,7 +41,9 @@ export const accountHandlers: HandlersOf<AccountMethods> = {
 
   "llm.models": async ({ caller, database, config }) => {
     const { provider, billing } = config;
-    const usable = await usableModels(database.db, { provider, billing, user_id: caller.user_id });
+    const all = await usableModels(database.db, { provider, billing, user_id: caller.user_id });
+    // No agent can speak with a model that only makes vectors.
+    const usable = all.filter(({ embedding }) => !embedding);
     return {
       models: usable.map(({ id, source, inputPerMillion, cachedPerMillion, outputPerMillion }) => ({
         id,
