@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -9,7 +9,7 @@ import {
   parseModelUrl,
 } from "#apps/llmserver/hub/index.ts";
 import { createLogger } from "#platform/log.ts";
-import type { TestHub } from "./hub.ts";
+import { ggufBytes, type HubFaults, sha256, startHub, type TestHub } from "./hub.ts";
 
 /** A models directory of its own, and downloads into it. */
 export interface Downloads extends AsyncDisposable {
@@ -61,4 +61,42 @@ export async function startDownloads(hub: TestHub, env: Record<string, string> =
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** A file that begins as a model does. */
+export const TINY = ggufBytes(600_000);
+
+export interface HubWithFaults extends AsyncDisposable {
+  hub: TestHub;
+  downloads: Downloads;
+}
+
+/** A hub with `tiny.gguf` that does something wrong, and downloads from it. */
+export async function withFaults(
+  faults: HubFaults,
+  env: Record<string, string> = {},
+  data = TINY,
+): Promise<HubWithFaults> {
+  const hub = await startHub({ "tiny.gguf": data }, faults);
+  const downloads = await startDownloads(hub, env);
+  return {
+    hub,
+    downloads,
+    async [Symbol.asyncDispose]() {
+      await downloads[Symbol.asyncDispose]();
+      await hub[Symbol.asyncDispose]();
+    },
+  };
+}
+
+/** Leave what an earlier download of `tiny.gguf` would: its first bytes and a note of what they are. */
+export async function leavePart({ directory }: Downloads, bytes: number): Promise<void> {
+  const part = join(directory, "tiny.gguf.part");
+  await writeFile(part, TINY.subarray(0, bytes));
+  await writeFile(`${part}.json`, JSON.stringify({ oid: sha256(TINY), size: TINY.length }));
+}
+
+/** How much of a file has arrived on the disk. */
+export async function partSize({ directory }: Downloads, file = "tiny.gguf"): Promise<number | undefined> {
+  return (await stat(join(directory, `${file}.part`)).catch(() => undefined))?.size;
 }

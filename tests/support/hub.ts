@@ -36,7 +36,7 @@ export interface HubFaults {
   info?: (truth: Record<string, unknown>) => unknown;
 }
 
-export interface HubRequestSeen {
+interface HubRequestSeen {
   method: string;
   /** Without the query. */
   path: string;

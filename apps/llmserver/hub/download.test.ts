@@ -4,22 +4,18 @@ import { copyFile, mkdir, readdir, readFile, stat, symlink, writeFile } from "no
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { type Downloads, startDownloads } from "#tests/support/downloads.ts";
+import { type Downloads, partSize, startDownloads, TINY } from "#tests/support/downloads.ts";
 import { ggufBytes, sha256, startHub, type TestHub } from "#tests/support/hub.ts";
 
 const ROOT = fileURLToPath(new URL("../../..", import.meta.url));
-const SIZE = 600_000;
-const DATA = ggufBytes(SIZE);
+const SIZE = TINY.length;
+const DATA = TINY;
 const OTHER = ggufBytes(SIZE, 7);
 
 async function opened(files: Record<string, Buffer> = { "tiny.gguf": DATA }): Promise<[TestHub, Downloads]> {
   const hub = await startHub(files);
   return [hub, await startDownloads(hub)];
 }
-
-/** How much of a part is on the disk. */
-const partSize = async ({ directory }: Downloads, file = "tiny.gguf") =>
-  (await stat(join(directory, `${file}.part`)).catch(() => undefined))?.size;
 
 describe("downloading a model", () => {
   it("takes it, verifies it, tells how far it is, and leaves nothing else behind", async () => {
@@ -159,7 +155,7 @@ describe("going on with a part", () => {
     const [hub, downloads] = await opened();
     await using _hub = hub;
     await using _downloads = downloads;
-    await leavePart(downloads, DATA, { oid: sha256(DATA), size: SIZE });
+    await leaveBehind(downloads, DATA, { oid: sha256(DATA), size: SIZE });
     await downloads.start("tiny.gguf");
     expect(hub.ranges()).toEqual([]);
     expect(await readdir(downloads.directory)).toEqual(["tiny.gguf"]);
@@ -176,7 +172,7 @@ describe("going on with a part", () => {
     const [hub, downloads] = await opened();
     await using _hub = hub;
     await using _downloads = downloads;
-    await leavePart(downloads, bytes, note);
+    await leaveBehind(downloads, bytes, note);
     const model = await downloads.start("tiny.gguf");
     expect(hub.ranges()).toEqual(["bytes=0-"]);
     expect((await readFile(model.path)).equals(DATA)).toBe(true);
@@ -186,7 +182,7 @@ describe("going on with a part", () => {
     const [hub, downloads] = await opened();
     await using _hub = hub;
     await using _downloads = downloads;
-    await leavePart(downloads, Buffer.alloc(1000), { oid: sha256(DATA), size: SIZE });
+    await leaveBehind(downloads, Buffer.alloc(1000), { oid: sha256(DATA), size: SIZE });
     expect(await downloads.fail("tiny.gguf")).toMatchObject({
       code: "DownloadFailed",
       message: expect.stringContaining("sha256 differs"),
@@ -256,7 +252,7 @@ describe("several downloads", () => {
 });
 
 /** What an earlier download leaves behind. */
-async function leavePart({ directory }: Downloads, bytes: Buffer, note: unknown): Promise<void> {
+async function leaveBehind({ directory }: Downloads, bytes: Buffer, note: unknown): Promise<void> {
   await writeFile(join(directory, "tiny.gguf.part"), bytes);
   if (note === undefined) return;
   const text = typeof note === "string" ? note : JSON.stringify(note);

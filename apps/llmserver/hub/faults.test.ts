@@ -1,47 +1,14 @@
-import { mkdir, readdir, readFile, stat, writeFile } from "node:fs/promises";
+import { readdir, readFile } from "node:fs/promises";
 import { createServer } from "node:net";
-import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { type Downloads, startDownloads } from "#tests/support/downloads.ts";
-import { ggufBytes, type HubFaults, startHub, type TestHub } from "#tests/support/hub.ts";
-
-const SIZE = 600_000;
-const DATA = ggufBytes(SIZE);
-const TOKEN = "hf_a_secret_of_the_operator";
-
-interface Case extends AsyncDisposable {
-  hub: TestHub;
-  downloads: Downloads;
-}
-
-async function withFaults(faults: HubFaults, env: Record<string, string> = {}, data = DATA): Promise<Case> {
-  const hub = await startHub({ "tiny.gguf": data }, faults);
-  const downloads = await startDownloads(hub, env);
-  return {
-    hub,
-    downloads,
-    async [Symbol.asyncDispose]() {
-      await downloads[Symbol.asyncDispose]();
-      await hub[Symbol.asyncDispose]();
-    },
-  };
-}
-
-/** What an earlier download of the same file leaves behind. */
-async function leavePart({ hub, downloads }: Case, bytes: number): Promise<void> {
-  const part = join(downloads.directory, "tiny.gguf.part");
-  await writeFile(part, DATA.subarray(0, bytes));
-  await writeFile(`${part}.json`, JSON.stringify({ oid: hub.blob("tiny.gguf").slice(-64), size: SIZE }));
-}
-
-const partSize = async ({ directory }: Downloads) =>
-  (await stat(join(directory, "tiny.gguf.part")).catch(() => undefined))?.size;
+import { leavePart, partSize, TINY, withFaults } from "#tests/support/downloads.ts";
+import { ggufBytes, type HubFaults } from "#tests/support/hub.ts";
 
 describe("what is tried again", () => {
   it("a connection that drops, again and again, as long as there is progress", async () => {
     await using test = await withFaults({ drop: { after: 50_000, times: 11 } });
     const model = await test.downloads.start("tiny.gguf");
-    expect((await readFile(model.path)).equals(DATA)).toBe(true);
+    expect((await readFile(model.path)).equals(TINY)).toBe(true);
     const starts = test.hub.ranges().map((range) => Number(/\d+/.exec(range ?? "")?.[0]));
     expect(starts).toHaveLength(12);
     // What a broken connection had brought and nobody had read yet is fetched again, so it may be a little less.
@@ -53,7 +20,7 @@ describe("what is tried again", () => {
   it("a connection that drops without progress: six times, then what has arrived is kept", async () => {
     await using test = await withFaults({ drop: { after: 0, times: Number.POSITIVE_INFINITY } });
     const { hub, downloads } = test;
-    await leavePart(test, 5000);
+    await leavePart(test.downloads, 5000);
     expect(await downloads.fail("tiny.gguf")).toMatchObject({ code: "DownloadFailed" });
     expect(hub.ranges()).toEqual(Array.from({ length: 6 }, () => "bytes=5000-"));
     expect(await partSize(downloads)).toBe(5000);
@@ -111,7 +78,7 @@ describe("what is tried again", () => {
     const model = test.downloads.start("tiny.gguf");
     await expect.poll(() => test.hub.ranges().length).toBeGreaterThanOrEqual(2);
     delete test.hub.faults.hold;
-    expect((await readFile((await model).path)).equals(DATA)).toBe(true);
+    expect((await readFile((await model).path)).equals(TINY)).toBe(true);
     expect(test.downloads.logged.join()).toContain("The model hub sends nothing.");
   });
 
@@ -168,10 +135,10 @@ describe("what is tried again", () => {
 describe("ranges", () => {
   it("ignored: the file is taken from its beginning", async () => {
     await using test = await withFaults({ range: "ignored" });
-    await leavePart(test, 100_000);
+    await leavePart(test.downloads, 100_000);
     const model = await test.downloads.start("tiny.gguf");
     expect(test.hub.ranges()).toEqual(["bytes=100000-"]);
-    expect((await readFile(model.path)).equals(DATA)).toBe(true);
+    expect((await readFile(model.path)).equals(TINY)).toBe(true);
   });
 
   it.each(["shifted", "unnamed", "of another size"] as const)(
@@ -179,7 +146,7 @@ describe("ranges", () => {
     async (range) => {
       await using test = await withFaults({ range });
       const { hub, downloads } = test;
-      await leavePart(test, 100_000);
+      await leavePart(test.downloads, 100_000);
       expect(await downloads.fail("tiny.gguf")).toMatchObject({
         code: "DownloadFailed",
         message: "The model hub answered with another piece of the file than was asked for.",
@@ -192,7 +159,7 @@ describe("ranges", () => {
   it("refused as impossible: once more from the beginning", async () => {
     await using test = await withFaults({});
     const { hub, downloads } = test;
-    await leavePart(test, 5000);
+    await leavePart(test.downloads, 5000);
     hub.faults.range = "unsatisfiable";
     expect(await downloads.fail("tiny.gguf")).toMatchObject({ code: "DownloadFailed" });
     expect(hub.ranges()).toEqual(["bytes=5000-", "bytes=0-"]);
@@ -222,8 +189,8 @@ describe("what is not the file", () => {
       /More came than the file has bytes/,
     ],
     ["a file changed in the meantime", { linkedOid: "c".repeat(64) }, /has changed on the hub/],
-    ["a size that is too small", { info: claim({ size: SIZE - 1 }) }, /another piece/],
-    ["a size that is too large", { info: claim({ size: SIZE + 1 }) }, /another piece/],
+    ["a size that is too small", { info: claim({ size: TINY.length - 1 }) }, /another piece/],
+    ["a size that is too large", { info: claim({ size: TINY.length + 1 }) }, /another piece/],
     [
       "a size that is too small, range ignored",
       { info: claim({ size: 500 }), range: "ignored" },
@@ -231,7 +198,7 @@ describe("what is not the file", () => {
     ],
     [
       "a size that is too large, range ignored",
-      { info: claim({ size: SIZE + 1 }), range: "ignored" },
+      { info: claim({ size: TINY.length + 1 }), range: "ignored" },
       /ends early/,
     ],
     ["no sha256", { info: (truth) => ({ ...truth, lfs: undefined }) }, /knows no sha256 of this file/],
@@ -250,7 +217,7 @@ describe("what is not the file", () => {
   it("a web page in the middle costs nothing of what was there", async () => {
     await using test = await withFaults({ page: "file" });
     const { hub, downloads } = test;
-    await leavePart(test, 100_000);
+    await leavePart(test.downloads, 100_000);
     expect(await downloads.fail("tiny.gguf")).toMatchObject({ message: expect.stringMatching(/web page/) });
     expect(await partSize(downloads)).toBe(100_000);
     delete hub.faults.page;
@@ -293,115 +260,6 @@ describe("what is not the file", () => {
       message: "The model hub answered with status 418.",
     });
     expect(await readdir(downloads.directory)).toEqual([]);
-  });
-});
-
-describe("limits", () => {
-  it("of a file's size, by the caller and by the configuration", async () => {
-    await using test = await withFaults({});
-    const tooLarge = { code: "PayloadTooLarge", details: { size_bytes: SIZE, limit_bytes: SIZE - 1 } };
-    expect(await test.downloads.fail("tiny.gguf", { maxBytes: SIZE - 1 })).toMatchObject(tooLarge);
-    await using set = await withFaults({}, { CDS_MAX_MODEL_BYTES: `${SIZE - 1}` });
-    expect(await set.downloads.fail("tiny.gguf", { maxBytes: SIZE * 2 })).toMatchObject(tooLarge);
-    expect([...test.hub.ranges(), ...set.hub.ranges()]).toEqual([]);
-    await test.downloads.start("tiny.gguf", { maxBytes: SIZE });
-  });
-
-  it("of the disk: some stays free, what is there already is not needed again", async () => {
-    await using test = await withFaults({});
-    const { hub, downloads } = test;
-    const totalBytes = 10_000_000;
-    const disk = (availableBytes: number) => ({ freeSpace: async () => ({ availableBytes, totalBytes }) });
-    expect(await downloads.fail("tiny.gguf", disk(SIZE + 499_999))).toMatchObject({
-      code: "QuotaExceeded",
-      details: { needed_bytes: SIZE, available_bytes: SIZE - 1 },
-    });
-    expect(await downloads.fail("tiny.gguf", disk(0))).toMatchObject({ details: { available_bytes: 0 } });
-    expect(await readdir(downloads.directory)).toEqual([]);
-    expect(hub.ranges()).toEqual([]);
-    await leavePart(test, 100_000);
-    await downloads.start("tiny.gguf", disk(SIZE + 400_000));
-    expect(hub.ranges()).toEqual(["bytes=100000-"]);
-  });
-
-  it("of the disk, with what other downloads still need", async () => {
-    const hub = await startHub(
-      { "a.gguf": DATA, "b.gguf": ggufBytes(SIZE, 2) },
-      { hold: { after: 100_000 } },
-    );
-    await using _hub = hub;
-    await using downloads = await startDownloads(hub);
-    const disk = { freeSpace: async () => ({ availableBytes: 1_000_000, totalBytes: 0 }) };
-    const cancel = new AbortController();
-    const first = downloads.fail("a.gguf", { ...disk, signal: cancel.signal });
-    const part = join(downloads.directory, "a.gguf.part");
-    await expect.poll(async () => (await stat(part).catch(() => undefined))?.size).toBe(100_000);
-    expect(await downloads.fail("b.gguf", disk)).toMatchObject({
-      code: "QuotaExceeded",
-      details: { needed_bytes: SIZE, available_bytes: 500_000 },
-    });
-    cancel.abort();
-    await first;
-    delete hub.faults.hold;
-    await downloads.start("b.gguf", disk);
-  });
-
-  it("a directory that cannot be used", async () => {
-    await using test = await withFaults({});
-    const { directory } = test.downloads;
-    await writeFile(join(directory, "file"), "");
-    const failure = await test.downloads.fail("tiny.gguf", { directory: join(directory, "file", "models") });
-    expect(failure).toMatchObject({
-      code: "DownloadFailed",
-      message: "The models directory cannot be used (ENOTDIR).",
-    });
-    await mkdir(join(directory, "tiny.gguf.part"));
-    expect(await test.downloads.fail("tiny.gguf")).toMatchObject({
-      code: "DownloadFailed",
-      message: expect.stringMatching(/^The models directory cannot be used \(ERR_FS_EISDIR|EISDIR\)/),
-    });
-  });
-});
-
-describe("cancelling", () => {
-  it("before the start, and while the hub thinks: at once, and nothing is left", async () => {
-    await using test = await withFaults({ silent: true });
-    expect(await test.downloads.fail("tiny.gguf", { signal: AbortSignal.abort() })).toMatchObject({
-      code: "Cancelled",
-    });
-    expect(test.hub.requests).toEqual([]);
-    const cancel = new AbortController();
-    const failure = test.downloads.fail("tiny.gguf", { signal: cancel.signal });
-    await expect.poll(() => test.hub.requests.length).toBe(1);
-    cancel.abort();
-    expect(await failure).toMatchObject({ code: "Cancelled" });
-    expect(await readdir(test.downloads.directory)).toEqual([]);
-  }, 20_000);
-
-  it("gives the signal's own reason where it is one of ours", async () => {
-    await using test = await withFaults({ hold: { after: 0 } });
-    const { AppError } = await import("#schemas");
-    const reason = new AppError("Unavailable", "The server is stopping.");
-    const cancel = new AbortController();
-    const failure = test.downloads.fail("tiny.gguf", { signal: cancel.signal });
-    await expect.poll(() => test.hub.ranges().length).toBe(1);
-    cancel.abort(reason);
-    expect(await failure).toBe(reason);
-  }, 20_000);
-});
-
-describe("the token", () => {
-  it("is sent to the hub, and is in no error, no log and no result", async () => {
-    await using test = await withFaults({}, { HF_TOKEN: TOKEN });
-    const model = await test.downloads.start("tiny.gguf");
-    expect(new Set(test.hub.requests.map((seen) => seen.authorization))).toEqual(
-      new Set([`Bearer ${TOKEN}`]),
-    );
-    test.hub.faults.status = { of: "api", code: 401, times: 100 };
-    const failure = await test.downloads.fail("tiny.gguf");
-    expect(failure).toMatchObject({ code: "DownloadFailed" });
-    const told = [model, failure, test.downloads.progress, test.downloads.logged];
-    expect(JSON.stringify(told)).not.toContain(TOKEN);
   });
 });
 

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import { afterAll, describe, expect, it } from "vitest";
 import { AppError } from "#schemas";
 import { ggufBytes } from "#tests/support/hub.ts";
-import { checkGgufHeader } from "./gguf-header.ts";
+import { checkGgufHeader } from "./index.ts";
 
 describe("the header of a GGUF file", () => {
   const base = mkdtempSync(join(tmpdir(), "cds-gguf-"));

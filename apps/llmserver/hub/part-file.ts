@@ -125,7 +125,7 @@ export class PartFile implements AsyncDisposable {
 }
 
 /** A file of that name is there, and it is not the one wanted. */
-export function targetExists(): AppError {
+function targetExists(): AppError {
   return new AppError("Conflict", "Another file of that name is in the models directory.", {
     hint: "Remove that model first, or give this one another name.",
   });
