@@ -1,0 +1,61 @@
+import { createHash, randomUUID } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type ModelName, writeModel } from "./catalogue.ts";
+
+const PREFIX = "cds-test-models-";
+const VERSION_DIGITS = 16;
+const SOURCES = import.meta.dirname;
+
+const underway = new Map<ModelName, Promise<string>>();
+
+/**
+ * Path of a generated model's file. It is written when it is first asked for, and kept for all processes and later runs of
+ * this user until the generator changes. Not to be changed: copy or link it.
+ */
+export function cachedModel(name: ModelName): Promise<string> {
+  const known = underway.get(name);
+  if (known !== undefined) return known;
+  const path = provide(name);
+  underway.set(name, path);
+  // What failed may succeed the next time: the disk was full, perhaps.
+  path.catch(() => underway.delete(name));
+  return path;
+}
+
+async function provide(name: ModelName): Promise<string> {
+  // A user of its own has a directory of their own: another's could not be written to.
+  const prefix = `${PREFIX}${process.getuid?.() ?? "all"}-`;
+  const directory = join(tmpdir(), prefix + (await version()));
+  const path = join(directory, `${name}.gguf`);
+  if (existsSync(path)) return path;
+  const created = await mkdir(directory, { recursive: true });
+  if (created !== undefined) await removeOthers(prefix, directory);
+  const partial = join(directory, `.${name}.${randomUUID()}`);
+  try {
+    writeModel(name, partial);
+    // Whoever else wrote it meanwhile wrote the same bytes.
+    await rename(partial, path);
+  } finally {
+    await rm(partial, { force: true });
+  }
+  return path;
+}
+
+/** The generator's own sources: what it writes follows from them. */
+async function version(): Promise<string> {
+  const hash = createHash("sha256");
+  const names = (await readdir(SOURCES)).filter((name) => name.endsWith(".ts") && !name.includes(".test."));
+  for (const name of names.sort()) hash.update(await readFile(join(SOURCES, name)));
+  return hash.digest("hex").slice(0, VERSION_DIGITS);
+}
+
+/** Those of earlier versions. */
+async function removeOthers(prefix: string, kept: string): Promise<void> {
+  for (const name of await readdir(tmpdir())) {
+    const path = join(tmpdir(), name);
+    if (name.startsWith(prefix) && path !== kept) await rm(path, { recursive: true, force: true });
+  }
+}
