@@ -45,14 +45,18 @@ export interface Observed extends Disposable {
   finished(): void;
 }
 
+export interface ObserveOptions extends Pick<CallOptions, "request" | "endpoint"> {
+  source: ProviderRoute["source"];
+  /** Names the server's own provider is asked for; empty: any. */
+  listed: readonly string[];
+}
+
 /** Count a call from here until it is disposed of. */
-export function observeCall({
-  request,
-  endpoint,
-  source,
-}: Pick<CallOptions, "request" | "endpoint"> & { source: ProviderRoute["source"] }): Observed {
-  // Users name what they like at their own providers: as a label each name would be a series for ever.
-  const model = source === "user" ? "user" : request.model;
+export function observeCall({ request, endpoint, source, listed }: ObserveOptions): Observed {
+  // Whatever callers name freely is no label: each name would be a series for ever.
+  const known =
+    source === "local" || source === "demo" || (source === "server" && listed.includes(request.model));
+  const model = known ? request.model : "other";
   const end = durations.startTimer({ endpoint, model, source });
   let status = "failed";
   sessions.inc({ source });

@@ -52,7 +52,7 @@ export async function runCall(options: CallOptions, llm: LlmServer): Promise<str
   const { route, price } = await resolveCall(llm.db, resolving);
   return llm.live.run(async (abort) => {
     const tally = new Tally();
-    using observed = observeCall({ ...options, source: route.source });
+    using observed = observeCall({ ...options, source: route.source, listed: provider.models });
     using _watch = watchReader(options.sink, abort, tally);
     using source = await openSource({ request, route, user_id, signal: abort.signal }, llm);
     await using charge = await Charge.open({
