@@ -7,7 +7,7 @@ import type { Db } from "../schema.ts";
 import { microcredits } from "./amount.ts";
 
 /** How long a budget lasts: a calendar month in UTC, or for good. */
-export type BudgetPeriod = "month" | "total";
+type BudgetPeriod = "month" | "total";
 
 /** A ceiling on what may be spent, as it stands at this moment. Amounts in micro-credits. */
 export interface Budget {
