@@ -10,6 +10,7 @@ const VERSION_DIGITS = 16;
 const SOURCES = import.meta.dirname;
 
 const underway = new Map<ModelName, Promise<string>>();
+let version: Promise<string> | undefined;
 
 /**
  * Path of a generated model's file. It is written when it is first asked for, and kept for all processes and later runs of
@@ -18,17 +19,16 @@ const underway = new Map<ModelName, Promise<string>>();
 export function cachedModel(name: ModelName): Promise<string> {
   const known = underway.get(name);
   if (known !== undefined) return known;
-  const path = provide(name);
+  const path = provide(name).finally(() => underway.delete(name));
   underway.set(name, path);
-  // What failed may succeed the next time: the disk was full, perhaps.
-  path.catch(() => underway.delete(name));
   return path;
 }
 
 async function provide(name: ModelName): Promise<string> {
   // A user of its own has a directory of their own: another's could not be written to.
   const prefix = `${PREFIX}${process.getuid?.() ?? "all"}-`;
-  const directory = join(tmpdir(), prefix + (await version()));
+  version ??= versionOfSources();
+  const directory = join(tmpdir(), prefix + (await version));
   const path = join(directory, `${name}.gguf`);
   if (existsSync(path)) return path;
   const created = await mkdir(directory, { recursive: true });
@@ -45,7 +45,7 @@ async function provide(name: ModelName): Promise<string> {
 }
 
 /** The generator's own sources: what it writes follows from them. */
-async function version(): Promise<string> {
+async function versionOfSources(): Promise<string> {
   const hash = createHash("sha256");
   const names = (await readdir(SOURCES)).filter((name) => name.endsWith(".ts") && !name.includes(".test."));
   for (const name of names.sort()) hash.update(await readFile(join(SOURCES, name)));

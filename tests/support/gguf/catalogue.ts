@@ -1,20 +1,20 @@
 import { randomBert } from "./bert.ts";
 import { bpeVocabulary } from "./bpe-vocabulary.ts";
-import { type ModelFile, type Written, writeFile } from "./file-format.ts";
+import { type ModelFile, type Written, writeGguf } from "./file-format.ts";
 import { type LlamaShape, randomLlama } from "./llama.ts";
 import { scriptedModel } from "./scripted.ts";
 import { spmVocabulary } from "./spm-vocabulary.ts";
 import { wordPieceVocabulary } from "./wordpiece-vocabulary.ts";
 import { WORDS } from "./words.ts";
 
-/** Type of a model's matrices. */
-export type ModelType = "f16" | "q8_0" | "q4_0";
+/** Types a model's matrices can have. */
+export const MODEL_TYPES = ["f16", "q8_0", "q4_0"] as const;
 
 export interface ModelOptions {
   /** Of the random weights: other ones for another seed. "1" unless told. */
   seed?: string;
   /** `tiny-*` are f16, `llama-*` q4_0 unless told. `tiny-scripted` is f16 always. */
-  type?: ModelType;
+  type?: (typeof MODEL_TYPES)[number];
 }
 
 type Define = (name: string, options: ModelOptions) => ModelFile;
@@ -38,7 +38,7 @@ const MODELS = {
       ...{ layers: 2, embedding: 128, heads: 4, feedForward: 256, contextLength: 512 },
     }),
   "tiny-scripted": (name, { type = "f16" }) => {
-    if (type !== "f16") throw new Error(`${name}: its weights are computed for f16, not for ${type}`);
+    if (type !== "f16") throw new RangeError(`${name}: its weights are computed for f16, not for ${type}`);
     return scriptedModel(name);
   },
   // As Qwen2.5-0.5B.
@@ -70,10 +70,10 @@ export function defineModel(name: ModelName, options: ModelOptions = {}): ModelF
 /**
  * Write a model's GGUF file: the same bytes for the same name and options on every machine.
  * @returns size in bytes, hash of the file and how many numbers the model consists of.
- * @throws Error for a type the model does not have; anything of the file system.
+ * @throws RangeError for a type the model does not have; anything of the file system.
  */
 export function writeModel(name: ModelName, path: string, options: ModelOptions = {}): Written {
-  return writeFile(path, defineModel(name, options));
+  return writeGguf(path, defineModel(name, options));
 }
 
 /** As large and as slow as a real one: for measuring. */

@@ -72,7 +72,7 @@ function list(element: number, length: number, content: Buffer): Value {
  * Write a model; a tensor's data is made piece by piece, so that gigabytes need no memory.
  * @throws Error when a tensor's data does not have the size its shape says; anything of the file system.
  */
-export function writeFile(path: string, { metadata, tensors }: ModelFile): Written {
+export function writeGguf(path: string, { metadata, tensors }: ModelFile): Written {
   const hash = createHash("sha256");
   const file = openSync(path, "w");
   let bytes = 0;

@@ -1,5 +1,6 @@
 /** Small models made on the spot, for tests that run the real engine. */
 
+export { brokenModels } from "./broken.ts";
 export { cachedModel } from "./cache.ts";
-export { MODEL_NAMES, type ModelName, writeModel } from "./catalogue.ts";
+export { MODEL_NAMES, MODEL_TYPES, type ModelName, type ModelOptions, writeModel } from "./catalogue.ts";
 export { SCRIPTED } from "./scripted.ts";

@@ -52,6 +52,7 @@ export function scriptedModel(name: string): ModelFile {
     [...COUNTING, COUNTING[0] ?? ""],
     [...OBJECT, end],
     CALL,
+    ["</tool_call>", end],
     ["[", "]"],
     ["{", "}"],
   ]);
