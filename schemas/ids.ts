@@ -9,6 +9,7 @@ export const ID_PREFIXES = {
   call: "llm",
   token: "tok",
   instance: "ins",
+  download: "dl",
 } as const;
 
 export type IdKind = keyof typeof ID_PREFIXES;

@@ -3,6 +3,7 @@ export * from "./auth.ts";
 export * from "./errors.ts";
 export * from "./events.ts";
 export * from "./ids.ts";
+export * from "./local-models.ts";
 export * from "./rpc/account.ts";
 export * from "./rpc/agent.ts";
 export * from "./rpc/budget.ts";

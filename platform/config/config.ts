@@ -111,6 +111,8 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
     llm: {
       /** GGUF files of local models; not given: `models` in the data directory. */
       modelsDir: path(env, "CDS_MODELS_DIR", cwd),
+      /** Whether a request loads the model it names; else an administrator does. */
+      autoload: flag(env, "CDS_LLM_AUTOLOAD", true),
       /** Threads of one model; more than there are free cores makes all of them slow. */
       threads: integer(env, "CDS_LLM_THREADS", 1, 1, 256),
       /** Tokens one request can hold, prompt and answer. */
@@ -120,7 +122,7 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       /** Requests that may wait for one model. */
       maxWaiting: integer(env, "CDS_LLM_MAX_WAITING", 64, 0, 100_000),
       /** Without a request for so long a model is unloaded; 0 = never. */
-      idleUnloadMs: integer(env, "CDS_LLM_IDLE_UNLOAD_MS", 15 * 60_000, 0, 30 * 86_400_000),
+      idleUnloadMs: integer(env, "CDS_LLM_IDLE_UNLOAD_MS", 15 * 60_000, 0, 7 * 86_400_000),
       /** Never taken by a model: what everything else on the machine needs. */
       memoryReserveBytes: integer(env, "CDS_LLM_MEMORY_RESERVE_MB", 1024, 0, 10_000_000) * MIB,
       loadTimeoutMs: integer(env, "CDS_LLM_LOAD_TIMEOUT_MS", 120_000, 100, 3_600_000),
