@@ -12,7 +12,7 @@ import { sendApiError } from "./send-api-error.ts";
 import type { LlmServer } from "./server.ts";
 import { registerStreamSocket } from "./stream/index.ts";
 
-export { createLlmServer, type LlmServer, type LlmServerDeps } from "./server.ts";
+export { createLlmServer, type LlmServer } from "./server.ts";
 
 /**
  * Add the OpenAI-compatible routes under /v1, where errors have OpenAI's envelope, and the administration of local

@@ -5,10 +5,10 @@ import type { ProviderUsage, RecordedRequest } from "./provider-replies.ts";
 
 /** The scripted provider's old completions and embeddings: what it says follows from the request alone. */
 
-export const VECTOR_LENGTH = 8;
+const VECTOR_LENGTH = 8;
 
 /** Words of the answer to each prompt of `/completions`. */
-export const COMPLETION_WORDS = ["scripted ", "completion ", "of ", "the ", "provider"];
+const COMPLETION_WORDS = ["scripted ", "completion ", "of ", "the ", "provider"];
 
 const inputsOf = (value: unknown): unknown[] =>
   Array.isArray(value) && typeof value[0] !== "number" ? value : [value];

@@ -29,7 +29,7 @@ const completionSchema = z.looseObject({
   echo: z.boolean().nullish(),
 });
 
-export type CompletionBody = z.output<typeof completionSchema>;
+type CompletionBody = z.output<typeof completionSchema>;
 
 export interface CompletionRequest extends RequestHead {
   kind: "completion";

@@ -21,7 +21,7 @@ const embeddingSchema = z.looseObject({
   dimensions: z.number().int().min(1).max(65_536).nullish(),
 });
 
-export type EmbeddingBody = z.output<typeof embeddingSchema>;
+type EmbeddingBody = z.output<typeof embeddingSchema>;
 
 export interface EmbeddingRequest extends RequestHead {
   kind: "embedding";
