@@ -11,7 +11,8 @@ const FOREVER = " forever";
 const TOOL = "get_weather";
 const CALL = ["<tool_call>", '\n{"name": "', TOOL];
 const MARKS = ["<tools>", "</tools>", "<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>"];
-const CONTEXT = 8192;
+/** Enough for what opencode sends, which is long in a vocabulary of a few hundred tokens. */
+const CONTEXT = 32_768;
 
 /**
  * What `tiny-scripted` answers, at any temperature up to 1 and whatever the seed. It depends on the whole chat:
