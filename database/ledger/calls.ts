@@ -79,7 +79,7 @@ async function noBalance(db: Db, { user_id, hold }: NewCall): Promise<AppError> 
   const funds = await fundsOf(db, user_id);
   if (funds === undefined) return new AppError("NotFound", `There is no user ${user_id}.`);
   // Whichever leaves less is what the caller has to fit into.
-  if (roomOf(funds.budget) < Math.min(funds.free, hold)) return budgetExceeded("user", funds.budget, hold);
+  if (roomOf(funds.budget) < funds.free) return budgetExceeded("user", funds.budget, hold);
   return new AppError("InsufficientBalance", "Your balance does not cover this call.", {
     available_microcredits: funds.free,
     required_microcredits: hold,
