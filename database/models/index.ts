@@ -5,7 +5,6 @@ export {
   installModel,
   type LocalModelRow,
   listLocalModels,
-  type ModelState,
   resetLoaded,
   setModelState,
   uninstallModel,

@@ -1,5 +1,5 @@
-import type { AdmissionReason } from "#schemas";
 import { diskUse, type Memory, readMemory } from "#platform/host/host-load.ts";
+import type { AdmissionReason } from "#schemas";
 
 export interface AdmissionLimits {
   /** Shares of memory and disk, 0..1, above which nothing new starts. */

@@ -1,5 +1,5 @@
-import { Jail } from "#sandbox";
 import { diskUse } from "#platform/host/host-load.ts";
+import { Jail } from "#sandbox";
 
 const CHECK_MS = 3000;
 const MAX_ENTRIES = 500_000;
