@@ -37,9 +37,10 @@ function read(args: string[]) {
   }
 }
 
-function main(args: string[]): void {
+/** What it did, or how it is used. */
+function run(args: string[]): string {
   const { values, positionals } = read(args);
-  if (values.help) return console.log(USAGE);
+  if (values.help) return USAGE;
   const [name, path, ...surplus] = positionals;
   if (name === undefined) throw new UsageError(`Name a model and a file.\n\n${USAGE}`);
   const model = oneOf("model", MODEL_NAMES, name);
@@ -50,11 +51,11 @@ function main(args: string[]): void {
     ...(values.type === undefined ? {} : { type: oneOf("type", MODEL_TYPES, values.type) }),
   };
   const { bytes, sha256, parameters } = writeModel(model, path, options);
-  console.log(`${path}: ${bytes} bytes, ${parameters} parameters, sha256 ${sha256}`);
+  return `${path}: ${bytes} bytes, ${parameters} parameters, sha256 ${sha256}`;
 }
 
 try {
-  main(process.argv.slice(2));
+  console.log(run(process.argv.slice(2)));
 } catch (error) {
   console.error(error instanceof Error ? error.message : String(error));
   // A range error: the model is not to be had in this type.

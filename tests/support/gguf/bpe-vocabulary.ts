@@ -3,7 +3,7 @@ import { boolean, text, texts, u32 } from "./file-format.ts";
 import { RandomBytes } from "./random-bytes.ts";
 import { TOKEN_TYPE, TokenList, type Vocabulary } from "./vocabulary.ts";
 
-/** GPT-2's byte pair encoding: every byte is a token, and words grow from their first byte on, merge by merge. */
+/** GPT-2's byte pair encoding: every byte is a token, and pairs of tokens merge in the order of a list. */
 
 const END_OF_TEXT = "<|endoftext|>";
 const END_OF_TURN = "<|im_end|>";
@@ -24,7 +24,7 @@ const SHORTEST = 3;
 const LENGTHS = 6;
 
 interface BpeOptions {
-  /** Each becomes a token, and each of its beginnings. */
+  /** Each becomes a token, if the pre-tokenizer leaves it in one piece. */
   words: readonly string[];
   /** Tokens of the text that are never split, and are shown. */
   marks?: readonly string[];
@@ -38,15 +38,10 @@ export function bpeVocabulary({ words, marks = [], fill, chatTemplate = chatMl }
   const letters = byteLetters();
   const spell = (word: string) => [...Buffer.from(word)].map((byte) => letters[byte] ?? "");
   const tokens = new TokenList();
-  const merges: string[] = [];
+  const merges = new Merges();
   for (const letter of letters) tokens.add(letter);
   for (const word of words) {
-    const [first = "", ...rest] = spell(word);
-    let beginning = first;
-    for (const letter of rest) {
-      if (tokens.add(beginning + letter)) merges.push(`${beginning} ${letter}`);
-      beginning += letter;
-    }
+    for (const token of merges.join(spell(word))) tokens.add(token);
   }
   if (fill !== undefined) addInvented(tokens, fill.size - CONTROL.length - marks.length, fill.seed);
   for (const token of CONTROL) tokens.add(token, TOKEN_TYPE.control);
@@ -56,7 +51,7 @@ export function bpeVocabulary({ words, marks = [], fill, chatTemplate = chatMl }
     id: (token) => tokens.id(tokens.has(token) ? token : spell(token).join("")),
     metadata: [
       ...tokens.metadata("gpt2", "qwen2"),
-      ["tokenizer.ggml.merges", texts(merges)],
+      ["tokenizer.ggml.merges", texts(merges.list)],
       ["tokenizer.ggml.bos_token_id", u32(tokens.id(END_OF_TEXT))],
       ["tokenizer.ggml.eos_token_id", u32(tokens.id(END_OF_TURN))],
       ["tokenizer.ggml.padding_token_id", u32(tokens.id(END_OF_TEXT))],
@@ -64,6 +59,42 @@ export function bpeVocabulary({ words, marks = [], fill, chatTemplate = chatMl }
       ["tokenizer.chat_template", text(chatTemplate)],
     ],
   };
+}
+
+/** Pairs of tokens that become one, the first in the list first. */
+class Merges {
+  readonly #ranks = new Map<string, number>();
+
+  get list(): string[] {
+    return [...this.#ranks.keys()];
+  }
+
+  /**
+   * Add what is needed for these letters to become one token. Words that already do still do so afterwards: what is
+   * added comes last.
+   * @returns the new tokens.
+   */
+  join(letters: readonly string[]): string[] {
+    const made: string[] = [];
+    for (;;) {
+      const [first, second] = this.#merge(letters);
+      if (first === undefined || second === undefined) return made;
+      this.#ranks.set(`${first} ${second}`, this.#ranks.size);
+      made.push(first + second);
+    }
+  }
+
+  /** What becomes of letters as it is. */
+  #merge(letters: readonly string[]): string[] {
+    const pieces = [...letters];
+    for (;;) {
+      const ranks = pieces.slice(1).map((next, index) => this.#ranks.get(`${pieces[index]} ${next}`));
+      const lowest = Math.min(...ranks.map((rank) => rank ?? Number.POSITIVE_INFINITY));
+      const at = ranks.indexOf(lowest);
+      if (at === -1) return pieces;
+      pieces.splice(at, 2, pieces.slice(at, at + 2).join(""));
+    }
+  }
 }
 
 /** Words that text is never split into, for nothing merges into them: they only take the room a real vocabulary takes. */

@@ -1,12 +1,14 @@
 import { createHash, randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rename, rm } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ModelName, writeModel } from "./catalogue.ts";
 
 const PREFIX = "cds-test-models-";
 const VERSION_DIGITS = 16;
+/** A version that was asked for since may be at work in another run, perhaps of another copy of the project. ms. */
+const IN_USE_MS = 3_600_000;
 const SOURCES = import.meta.dirname;
 
 const underway = new Map<ModelName, Promise<string>>();
@@ -30,9 +32,11 @@ async function provide(name: ModelName): Promise<string> {
   version ??= versionOfSources();
   const directory = join(tmpdir(), prefix + (await version));
   const path = join(directory, `${name}.gguf`);
-  if (existsSync(path)) return path;
   const created = await mkdir(directory, { recursive: true });
-  if (created !== undefined) await removeOthers(prefix, directory);
+  const now = new Date();
+  await utimes(directory, now, now);
+  if (created !== undefined) await removeUnused(prefix);
+  if (existsSync(path)) return path;
   const partial = join(directory, `.${name}.${randomUUID()}`);
   try {
     writeModel(name, partial);
@@ -52,10 +56,13 @@ async function versionOfSources(): Promise<string> {
   return hash.digest("hex").slice(0, VERSION_DIGITS);
 }
 
-/** Those of earlier versions. */
-async function removeOthers(prefix: string, kept: string): Promise<void> {
-  for (const name of await readdir(tmpdir())) {
+/** Other versions that nobody has asked for lately. */
+async function removeUnused(prefix: string): Promise<void> {
+  for (const name of (await readdir(tmpdir())).filter((each) => each.startsWith(prefix))) {
     const path = join(tmpdir(), name);
-    if (name.startsWith(prefix) && path !== kept) await rm(path, { recursive: true, force: true });
+    // Another process may remove it at the same time.
+    const used = await stat(path).catch(() => undefined);
+    if (used === undefined || Date.now() - used.mtimeMs < IN_USE_MS) continue;
+    await rm(path, { recursive: true, force: true });
   }
 }

@@ -2,6 +2,7 @@ import {
   type ChatHistoryItem,
   type ChatModelFunctions,
   type GbnfJsonBasicSchema,
+  type GbnfJsonSchema,
   getLlama,
   type Llama,
   LlamaChat,
@@ -26,16 +27,16 @@ export type Task =
 export interface Chat {
   history: ChatHistoryItem[];
   functions?: ChatModelFunctions;
-  schema?: GbnfJsonBasicSchema;
+  schema?: GbnfJsonSchema;
   temperature: number;
   maxTokens: number;
 }
 
 export interface Header {
   version: number;
-  tensors: number;
-  parameters: number;
+  /** Values by their whole keys; of lists the lengths. */
   metadata: Record<string, unknown>;
+  tensors: { name: string; shape: number[] }[];
 }
 
 export interface Tokens {
@@ -52,8 +53,8 @@ export interface Answer {
 /** What comes back for a task. */
 export type Outcome = { result: unknown } | { error: string };
 
-/** Cells; the chats of the tests are short. */
-const CONTEXT = 2048;
+/** Cells: the longest chat of the tests. */
+const CONTEXT = 8192;
 
 const starting = getLlama({
   ...{ build: "never", gpu: false, skipDownload: true, maxThreads: 1 },
@@ -77,16 +78,22 @@ async function perform(task: Task): Promise<unknown> {
 
 async function header(path: string): Promise<Header> {
   const file = await readGgufFileInfo(path, { sourceType: "filesystem", logWarnings: false });
-  const { general, llama: shape, bert, tokenizer } = file.metadata as unknown as Record<string, unknown>;
   return {
     version: file.version,
-    tensors: file.fullTensorInfo?.length ?? 0,
-    parameters: (file.fullTensorInfo ?? []).reduce(
-      (sum, { dimensions }) => sum + dimensions.reduce<number>((product, each) => product * Number(each), 1),
-      0,
-    ),
-    metadata: { general, shape: shape ?? bert, tokenizer },
+    metadata: Object.fromEntries(flat(file.metadata)),
+    tensors: (file.fullTensorInfo ?? []).map(({ name, dimensions }) => ({
+      name,
+      shape: dimensions.map(Number),
+    })),
   };
+}
+
+function flat(values: object, prefix = ""): [key: string, value: unknown][] {
+  return Object.entries(values).flatMap(([name, value]): [string, unknown][] => {
+    if (Array.isArray(value)) return [[prefix + name, value.length]];
+    const nested = typeof value === "object" && value !== null;
+    return nested ? flat(value, `${prefix}${name}.`) : [[prefix + name, value]];
+  });
 }
 
 function roundTrip(model: LlamaModel, text: string): Tokens {
@@ -109,10 +116,12 @@ async function answers(llama: Llama, model: LlamaModel, chats: readonly Chat[]):
   });
   const given: Answer[] = [];
   for (const { history, functions, schema, temperature, maxTokens } of chats) {
+    // Its parameter is typed for schemas that are written down in the program.
+    const grammar = schema && (await llama.createGrammarForJsonSchema(schema as GbnfJsonBasicSchema));
     const { response, functionCalls, metadata } = await session.generateResponse(history, {
       ...{ temperature, maxTokens, seed: 1 },
       ...(functions === undefined
-        ? { ...(schema === undefined ? {} : { grammar: await llama.createGrammarForJsonSchema(schema) }) }
+        ? { ...(grammar === undefined ? {} : { grammar }) }
         : { functions, documentFunctionParams: true }),
     });
     const calls = (functionCalls ?? []).map(({ functionName, params }) => ({ name: functionName, params }));
