@@ -19,8 +19,16 @@ export interface LlmPeerReady {
   admin_key: string;
 }
 
-export const SEQUENCES = 16;
-export const CONTEXT = 2048;
+/** What the product says of itself when asked: its memory without the model's process, and what it charged. */
+export interface Account {
+  rss: number;
+  calls: number;
+  output_tokens: number;
+  open: number;
+}
+
+const SEQUENCES = 16;
+const CONTEXT = 2048;
 
 const [, , role = "", modelPath = ""] = process.argv;
 process.on("disconnect", () => process.exit(0));
@@ -80,6 +88,13 @@ async function server(): Promise<void> {
       await llm[Symbol.asyncDispose]();
       await rm(directory, { recursive: true, force: true });
     })();
+  });
+  process.on("message", async () => {
+    const used = await llm.db.selectFrom("tokens_used").select("output_tokens").execute();
+    const open = await llm.db.selectFrom("llm_calls").select("id").where("state", "=", "open").execute();
+    const output_tokens = used.reduce((sum, row) => sum + row.output_tokens, 0);
+    const rss = process.memoryUsage.rss();
+    process.send?.({ rss, calls: used.length, output_tokens, open: open.length } satisfies Account);
   });
   process.send?.({ url: llm.url, api_key: user.api_key, admin_key: admin.api_key } satisfies LlmPeerReady);
 }

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import OpenAI from "openai";
 import { cachedModel } from "../tests/support/gguf/index.ts";
-import type { LlmPeerReady, Run } from "./llm-peer.ts";
+import type { Account, LlmPeerReady, Run } from "./llm-peer.ts";
 import { median, printTable, type Row } from "./support.ts";
 
 const PEER = fileURLToPath(new URL("./llm-peer.ts", import.meta.url));
@@ -78,6 +78,29 @@ async function compare(bare: Peer, server: Peer, limit: number): Promise<void> {
     });
   }
   printTable(rows);
+  await fiftyAtOnce(server);
+}
+
+/** LLM-7: none fails, and every token told is charged. */
+async function fiftyAtOnce(server: Peer): Promise<void> {
+  const before = await accountOf(server);
+  const client = clientOf(server);
+  const calls = Array.from({ length: 50 }, () => stream(client, PROMPT, 8, () => undefined));
+  const ended = await Promise.allSettled(calls);
+  const failed = ended.filter(({ status }) => status === "rejected").length;
+  const told = ended.reduce((sum, result) => sum + (result.status === "fulfilled" ? result.value : 0), 0);
+  const after = await accountOf(server);
+  console.log(
+    `50 at once: ${failed} failed, ${after.calls - before.calls} charged, ` +
+      `${after.output_tokens - before.output_tokens - told} tokens off, ${after.open} open; ` +
+      `the gateway's process holds ${(after.rss / 1e6).toFixed(0)} MB`,
+  );
+}
+
+async function accountOf({ child }: Peer): Promise<Account> {
+  child.send("account");
+  const [account] = (await once(child, "message")) as [Account];
+  return account;
 }
 
 async function throughBare({ child }: Peer, run: Run): Promise<number> {
@@ -108,8 +131,7 @@ async function stream(
 ): Promise<number> {
   const answer = await client.completions.create(
     {
-      ...{ model: MODEL, prompt, max_tokens, temperature: 0.7, stream: true },
-      // Random weights may end at any token; the bare script does not stop there either.
+      ...{ model: MODEL, prompt, max_tokens, temperature: 0.7, stream: true as const },
       stream_options: { include_usage: true },
     },
     { signal: signal ?? null },
