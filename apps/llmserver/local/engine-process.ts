@@ -21,10 +21,13 @@ export interface ProcessOptions {
   log: Log;
 }
 
-/** How a process ended, in words. */
+/** How a process ended. */
 export interface Ending {
   wanted: boolean;
+  /** In words. */
   reason: string;
+  /** That ended it, if one did: its own crash, or someone's wish. */
+  signal: NodeJS.Signals | null;
 }
 
 /** The process of one model: its messages, its life and its end. */
@@ -55,8 +58,10 @@ export class EngineProcess {
     this.#child.on("message", (message) => this.#take(message as FromEngine));
     this.#child.stderr?.setEncoding("utf8").on("data", (text: string) => this.#hear(text));
     this.ended = new Promise((resolve) => {
-      this.#child.once("error", (error) => resolve(this.#ending(`could not be started: ${error.message}`)));
-      this.#child.once("exit", (code, signal) => resolve(this.#ending(reasonOf(code, signal))));
+      this.#child.once("error", (error) =>
+        resolve(this.#ending(`could not be started: ${error.message}`, null)),
+      );
+      this.#child.once("exit", (code, signal) => resolve(this.#ending(reasonOf(code, signal), signal)));
     });
     this.#heartbeat = setInterval(() => this.#ping(maxMissedPings), pingMs);
     void this.ended.then(() => clearInterval(this.#heartbeat));
@@ -115,11 +120,11 @@ export class EngineProcess {
     this.send({ type: "ping", beat: ++this.#beat });
   }
 
-  #ending(reason: string): Ending {
+  #ending(reason: string, signal: NodeJS.Signals | null): Ending {
     const last = this.#stderr.trim().split("\n").at(-1) ?? "";
-    if (this.#wanted) return { wanted: true, reason: "unloaded" };
-    if (this.#hung) return { wanted: false, reason: "did not answer any more and was killed" };
-    return { wanted: false, reason: last === "" ? reason : `${reason}; it said last: ${last}` };
+    if (this.#wanted) return { wanted: true, reason: "unloaded", signal };
+    if (this.#hung) return { wanted: false, reason: "did not answer any more and was killed", signal };
+    return { wanted: false, reason: last === "" ? reason : `${reason}; it said last: ${last}`, signal };
   }
 }
 

@@ -3,7 +3,7 @@ import { AppError, type ErrorCode } from "#schemas";
 import { checkGgufHeader } from "../hub/gguf-header.ts";
 import type { EngineEstimate, EngineLimits, FromEngine, LoadFailure } from "./engine/protocol.ts";
 import { EngineModel } from "./engine-model.ts";
-import { EngineProcess } from "./engine-process.ts";
+import { type Ending, EngineProcess } from "./engine-process.ts";
 import type { LoadedModel, LoadOptions } from "./types.ts";
 
 export type { EngineEstimate };
@@ -48,6 +48,9 @@ const FAILURES: Readonly<Record<LoadFailure, { code: ErrorCode; hint: string }>>
   EngineCrashed: { code: "EngineUnavailable", hint: "Try again; the server's log has the details." },
 };
 
+/** Signals of a program's own mistakes. */
+const CRASHES = new Set<NodeJS.Signals>(["SIGABRT", "SIGSEGV", "SIGBUS", "SIGFPE", "SIGILL"]);
+
 function failure(code: LoadFailure, message: string, cause?: unknown): AppError {
   return new AppError(FAILURES[code].code, message, { hint: FAILURES[code].hint }, cause);
 }
@@ -86,6 +89,22 @@ export async function startEngine(options: StartEngineOptions): Promise<LoadedMo
   }
 }
 
+/** What it means that the process ended while it was loading: it ran out of memory, or the file made it crash. */
+function failureOf({ reason, signal }: Ending): AppError {
+  const cause = new Error(`The process ${reason}.`);
+  if (signal === "SIGKILL") {
+    return failure("OutOfMemory", "The model's process was killed, most likely for want of memory.", cause);
+  }
+  if (signal !== null && CRASHES.has(signal)) {
+    return failure(
+      "InvalidModel",
+      "The model's file makes the engine crash: it is broken or not supported.",
+      cause,
+    );
+  }
+  return failure("EngineCrashed", "The model's process ended while it was loading.", cause);
+}
+
 /** Speaks with the process until the model is loaded. */
 function loaded(
   engine: EngineProcess,
@@ -96,9 +115,9 @@ function loaded(
   return new Promise((resolve, reject) => {
     const aborted = () => reject(signal.reason);
     signal.addEventListener("abort", aborted, { once: true });
-    void engine.ended.then(({ reason }) => {
+    void engine.ended.then((ending) => {
       signal.removeEventListener("abort", aborted);
-      reject(failure("EngineCrashed", "The model's process ended while it was loading.", new Error(reason)));
+      reject(failureOf(ending));
     });
     const take = async (message: FromEngine) => {
       if (message.type === "estimate") {

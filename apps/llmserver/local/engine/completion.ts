@@ -1,5 +1,5 @@
 import type { LlamaModel, Token } from "node-llama-cpp";
-import type { CompletionGenerate } from "../types.ts";
+import type { CompletionGenerate, FinishReason } from "../types.ts";
 import { ChoiceText } from "./choice-text.ts";
 import { Detokenizer } from "./detokenizer.ts";
 import { type Loaded, refuseHopeless, refuseTooLong } from "./loaded.ts";
@@ -37,11 +37,17 @@ export async function generateCompletion(
   const { sequence } = slot;
   const text = new ChoiceText(run, sink, { stop, json: false });
   const detokenizer = new Detokenizer(sequence.model, prompt);
+  let undelivered: Token[] = [];
+  const finish = (reason: FinishReason) => {
+    // Half a character is not shown, but its tokens were chosen.
+    text.push("", undelivered);
+    text.finish();
+    sink.finish(reason);
+  };
   try {
     run.check();
     // The last token is evaluated even when it is known: only that makes logits.
     await sequence.adaptStateToTokens(prompt.slice(0, -1), false);
-    let undelivered: Token[] = [];
     for await (const token of sequence.evaluate(prompt.slice(sequence.nextTokenIndex))) {
       if (sequence.model.isEogToken(token)) break;
       undelivered.push(token);
@@ -50,12 +56,10 @@ export async function generateCompletion(
       text.push(piece, undelivered);
       undelivered = [];
     }
-    text.finish();
-    sink.finish("stop");
+    finish("stop");
   } catch (error) {
     if (!(error instanceof Ended) || error.reason === "cancelled") throw error;
-    text.finish();
-    sink.finish(error.reason);
+    finish(error.reason);
   }
 }
 

@@ -5,7 +5,7 @@ import { completionPrompt, generateCompletion } from "./completion.ts";
 import type { Generation, Loaded } from "./loaded.ts";
 import { type ChoiceSink, Outbox } from "./outbox.ts";
 import { invalid } from "./refusal.ts";
-import { Ended, Run } from "./run.ts";
+import { Run } from "./run.ts";
 import { samplingFor } from "./sampling.ts";
 import type { Slot } from "./slot.ts";
 
@@ -73,10 +73,6 @@ export async function generate(
   } finally {
     outbox.close();
   }
-}
-
-export function wasCancelled(error: unknown, signal: AbortSignal): boolean {
-  return signal.aborted || (error instanceof Ended && error.reason === "cancelled");
 }
 
 function generationOf({ generation }: Loaded): Generation {

@@ -57,6 +57,9 @@ export function failureOf(
   if (log.find(/invalid data|NaN/i) !== undefined) {
     return new LoadRefusal("InvalidModel", "The model's file is broken. Its weights are damaged.", error);
   }
+  if (error instanceof Error && "syscall" in error && "code" in error) {
+    return new LoadRefusal("InvalidModel", `The model's file cannot be read (${String(error.code)}).`, error);
+  }
   const reason = (log.find(/error|fail|invalid|missing|corrupt/i) ?? message).slice(0, MAX_REASON);
   return new LoadRefusal("InvalidModel", `The model's file cannot be loaded: ${reason}`, error);
 }

@@ -8,14 +8,14 @@ import {
   type LlamaModel,
   readGgufFileInfo,
   resolveChatWrapper,
+  type Token,
 } from "node-llama-cpp";
 import type { EngineInfo, LoadOptions } from "../types.ts";
 import { ascendingSequences } from "./batching.ts";
 import { Conductor } from "./conductor.ts";
 import { estimateBytes } from "./estimate.ts";
-import { type EngineLog, failureOf } from "./load-failure.ts";
+import { EngineLog, failureOf } from "./load-failure.ts";
 import type { Generation, Loaded } from "./loaded.ts";
-import { checkBounds } from "./metadata-bounds.ts";
 import type { EngineEstimate, EngineLimits } from "./protocol.ts";
 import { LoadRefusal } from "./refusal.ts";
 import { Slot } from "./slot.ts";
@@ -40,6 +40,9 @@ const POOLING_RANK = 4;
 const ENCODERS =
   /^(bert|modern-bert|nomic-bert|nomic-bert-moe|neo-bert|jina-bert-v[23]|eurobert|gemma-embedding|t5encoder)$/;
 
+/** Computed once before a model counts as loaded: some broken ones are only found out, or crash, when they are used. */
+const FIRST_TOKEN = 0 as Token;
+
 /** Long lists of the file that nothing is decided from; the library reads them itself when it loads. */
 const UNREAD = ["tokens", "scores", "token_type", "merges"].map((key) => `tokenizer.ggml.${key}`);
 
@@ -58,22 +61,24 @@ export interface Plan {
 }
 
 export interface LoadSteps {
-  log: EngineLog;
+  /** Takes lines for the log. */
+  write: (line: string) => void;
   /** Told before anything big is allocated; resolves when it may be. */
   admit: (estimate: EngineEstimate) => Promise<void>;
 }
 
 /**
- * Load a model: check the file, say what it will need, wait for the word, read it and make its context.
+ * Load a model from a file whose bounds were checked: say what it will need, wait for the word, read it and make its
+ * context.
  * @throws LoadRefusal.
  */
 export async function load(
   path: string,
   options: LoadOptions,
   limits: EngineLimits,
-  { log, admit }: LoadSteps,
+  { write, admit }: LoadSteps,
 ): Promise<Loaded> {
-  await checkBounds(path);
+  const log = new EngineLog(write);
   const threads = Math.min(options.threads ?? DEFAULT_THREADS, availableParallelism());
   try {
     const llama = await getLlama({
@@ -173,6 +178,7 @@ async function contextFor(
   const { threads, sequences } = info;
   if (info.kind === "embedding") {
     const embedding = await model.createEmbeddingContext({ contextSize: cells, batchSize, threads });
+    await embedding.getEmbeddingFor([FIRST_TOKEN]);
     return { info, embedding, generation: undefined };
   }
   const context = await model.createContext({
@@ -184,8 +190,11 @@ async function contextFor(
     // A smaller one than was admitted and told would be a surprise.
     failedCreationRemedy: false,
   });
+  const all = Array.from({ length: sequences }, () => context.getSequence());
+  await all[0]?.evaluateWithoutGeneratingNewTokens([FIRST_TOKEN]);
+  await all[0]?.clearHistory();
   const conductor = new Conductor({ batchSize, sequences });
-  const slots = Array.from({ length: sequences }, (_, id) => new Slot(id, context.getSequence(), conductor));
+  const slots = all.map((sequence, id) => new Slot(id, sequence, conductor));
   const generation: Generation = {
     slots: new Slots(slots, limits.waiting),
     wrapper: resolveChatWrapper(model, { warningLogs: false }),

@@ -4,11 +4,8 @@
  */
 import { writeFileSync } from "node:fs";
 import { setPriority } from "node:os";
-import { embed } from "./embed.ts";
-import { count, generate, wasCancelled } from "./engine.ts";
-import { load } from "./load.ts";
-import { EngineLog } from "./load-failure.ts";
 import type { Loaded } from "./loaded.ts";
+import { checkBounds } from "./metadata-bounds.ts";
 import type { FromEngine, RefusedFields, ToEngine } from "./protocol.ts";
 import { LoadRefusal, Refusal } from "./refusal.ts";
 
@@ -27,9 +24,27 @@ function send(message: FromEngine): void {
   if (process.connected) process.send?.(message, () => undefined);
 }
 
+/** Read only for a file worth it: the library takes most of a second. */
+async function readWork() {
+  const [{ load }, { count, generate }, { embed }] = await Promise.all([
+    import("./load.ts"),
+    import("./engine.ts"),
+    import("./embed.ts"),
+  ]);
+  return { load, count, generate, embed };
+}
+
+type Work = Awaited<ReturnType<typeof readWork>>;
+
+/** A model and what can be done with it. */
+interface Ready {
+  loaded: Loaded;
+  work: Work;
+}
+
 class Requests {
   readonly #running = new Map<number, AbortController>();
-  #loaded: Loaded | undefined;
+  #ready: Ready | undefined;
   #admitted: (() => void) | undefined;
 
   async take(message: ToEngine): Promise<void> {
@@ -43,38 +58,40 @@ class Requests {
       case "cancel":
         return this.#running.get(message.id)?.abort(new Error("Cancelled."));
       case "count":
-        return this.#serve(message.id, async (loaded) => {
-          send({ type: "counted", id: message.id, tokens: await count(loaded, message.request) });
+        return this.#serve(message.id, async ({ loaded, work }) => {
+          send({ type: "counted", id: message.id, tokens: await work.count(loaded, message.request) });
         });
       case "generate":
-        return this.#serve(message.id, async (loaded, signal) => {
-          await generate(loaded, message.request, signal, (batch) => {
+        return this.#serve(message.id, async ({ loaded, work }, signal) => {
+          await work.generate(loaded, message.request, signal, (batch) => {
             send({ type: "batch", id: message.id, batch });
           });
           send({ type: "done", id: message.id });
         });
       case "embed":
-        return this.#serve(message.id, async (loaded, signal) => {
-          const { vectors, input_tokens } = await embed(loaded, message.inputs, signal);
+        return this.#serve(message.id, async ({ loaded, work }, signal) => {
+          const { vectors, input_tokens } = await work.embed(loaded, message.inputs, signal);
           send({ type: "embedded", id: message.id, vectors: vectors.map(base64Of), input_tokens });
         });
     }
   }
 
   async #load({ path, options, limits }: Extract<ToEngine, { type: "load" }>): Promise<void> {
-    const log = new EngineLog((line) => process.stderr.write(`${line}\n`));
     try {
-      this.#loaded = await load(path, options, limits, {
-        log,
+      await checkBounds(path);
+      const work = await readWork();
+      const loaded = await work.load(path, options, limits, {
+        write: (line) => process.stderr.write(`${line}\n`),
         admit: (estimate) =>
           new Promise((resolve) => {
             this.#admitted = resolve;
             send({ type: "estimate", estimate });
           }),
       });
+      this.#ready = { loaded, work };
       // Not before: somebody waits for it to be loaded.
       bestEffort(() => setPriority(NICENESS));
-      send({ type: "loaded", info: this.#loaded.info });
+      send({ type: "loaded", info: loaded.info });
     } catch (error) {
       const { code, message } =
         error instanceof LoadRefusal ? error : new LoadRefusal("EngineCrashed", String(error));
@@ -83,14 +100,14 @@ class Requests {
     }
   }
 
-  async #serve(id: number, work: (loaded: Loaded, signal: AbortSignal) => Promise<void>): Promise<void> {
+  async #serve(id: number, work: (ready: Ready, signal: AbortSignal) => Promise<void>): Promise<void> {
     const controller = new AbortController();
     this.#running.set(id, controller);
     try {
-      if (this.#loaded === undefined) throw new Error("Nothing is loaded.");
-      await work(this.#loaded, controller.signal);
+      if (this.#ready === undefined) throw new Error("Nothing is loaded.");
+      await work(this.#ready, controller.signal);
     } catch (error) {
-      if (wasCancelled(error, controller.signal)) send({ type: "done", id });
+      if (controller.signal.aborted) send({ type: "done", id });
       else send({ type: "refused", id, error: refusedFields(error) });
     } finally {
       this.#running.delete(id);

@@ -25,6 +25,8 @@ export interface SamplingOptions {
  * - `repetition_penalty` divides a positive logit and multiplies a negative one, as Hugging Face defines it, looking at
  *   prompt and answer; together with one of the others at the answer only, for llama.cpp has one list for all three.
  * - `top_k` is off unless asked for, `top_p` 1, `min_p` 0: the model's own distribution.
+ * - `seed` makes an answer repeatable by a model that is otherwise idle. In company the sums of a batch are made in another
+ *   order, so their last digits differ, and with them, where two words are nearly equally likely, the answer.
  * - `logit_bias` is added to logits before everything else. -100 and 100 are not special: they only win practically always.
  *   The token that ends an answer cannot be biased, the library does not let it.
  * @throws Refusal 400 for a token the model does not have.
