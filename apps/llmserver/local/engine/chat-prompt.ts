@@ -47,12 +47,20 @@ export async function chatPrompt(
   }
   const grammar = await grammarOf(loaded, request);
   await refuseHopeless(loaded, history.map(textOfItem), "messages");
-  const forced = functions !== undefined && request.tool_choice !== "auto";
-  const wrapper = forced ? new ForcedCalls(generation.wrapper) : generation.wrapper;
+  const wrapper = wrapperFor(generation, functions !== undefined && request.tool_choice !== "auto", grammar);
   const prompt = render(loaded, wrapper, history, functions);
   refuseTooLong(loaded, prompt, "messages");
   const parallel = request.parallel_tool_calls && wrapper.settings.functions.parallelism !== undefined;
   return { history, wrapper, functions, grammar, prompt, maxCalls: parallel ? MAX_CALLS : 1 };
+}
+
+function wrapperFor(
+  { wrapper }: Generation,
+  forced: boolean,
+  grammar: LlamaGrammar | undefined,
+): ChatWrapper {
+  if (forced) return new ForcedCalls(wrapper);
+  return grammar === undefined ? wrapper : new WithoutThoughts(wrapper);
 }
 
 function render(
@@ -140,23 +148,33 @@ async function grammarOf({ llama }: Loaded, request: ChatGenerate): Promise<Llam
   }
 }
 
-/** A model's own chat format, but the answer begins with a call already begun: only the function is left to choose. */
-class ForcedCalls extends ChatWrapper {
-  readonly wrapperName = "forced calls";
+/** A model's own chat format without room for thoughts: a grammar leaves none, and would take its JSON for one. */
+class WithoutThoughts extends ChatWrapper {
+  readonly wrapperName: string = "without thoughts";
   override readonly settings: ChatWrapperSettings;
-  readonly #inner: ChatWrapper;
+  protected readonly inner: ChatWrapper;
 
   constructor(inner: ChatWrapper) {
     super();
-    this.#inner = inner;
-    // No thoughts before the call either: the grammar of a call leaves no room for them.
+    this.inner = inner;
     this.settings = { ...inner.settings, segments: {} };
   }
 
   override generateContextState(
     options: ChatWrapperGenerateContextStateOptions,
   ): ChatWrapperGeneratedContextState {
-    const { contextText, stopGenerationTriggers } = this.#inner.generateContextState(options);
+    return this.inner.generateContextState(options);
+  }
+}
+
+/** The answer begins with a call already begun: only the function is left to choose. */
+class ForcedCalls extends WithoutThoughts {
+  override readonly wrapperName = "forced calls";
+
+  override generateContextState(
+    options: ChatWrapperGenerateContextStateOptions,
+  ): ChatWrapperGeneratedContextState {
+    const { contextText, stopGenerationTriggers } = this.inner.generateContextState(options);
     return {
       contextText,
       stopGenerationTriggers,
