@@ -32,6 +32,7 @@ import type { ModelUse } from "./manage/instance.ts";
 import { ModelMemory } from "./manage/memory.ts";
 import { ModelRegistry, nameOf } from "./manage/registry.ts";
 import { type LoadPlan, Resident } from "./manage/resident.ts";
+import { Serial } from "./manage/serial.ts";
 import type { EngineInfo, LoadOptions } from "./types.ts";
 
 /** Files put into the directory by hand are found within this time, ms. */
@@ -60,6 +61,7 @@ export class LocalModels {
   readonly #memory: ModelMemory;
   readonly #downloads: Downloads;
   readonly #residents = new Map<string, Resident>();
+  readonly #entrance = new Serial();
   #scans: Repeating | undefined;
   #closed: Promise<void> | undefined;
 
@@ -118,7 +120,7 @@ export class LocalModels {
    */
   async loadModel(model_id: string, config?: LoadConfig): Promise<LocalModelView> {
     this.#throwIfClosed();
-    const resident = this.#resident(await this.#registry.find(model_id));
+    const resident = await this.#ordered(model_id);
     return resident.orders.run(async () => {
       this.#throwIfClosed();
       const row = await this.#registry.find(model_id);
@@ -134,7 +136,7 @@ export class LocalModels {
    * @throws AppError ModelNotFound.
    */
   async unloadModel(model_id: string): Promise<LocalModelView> {
-    const resident = this.#resident(await this.#registry.find(model_id));
+    const resident = await this.#ordered(model_id);
     resident.refuse(unloadedByAdministrator(model_id));
     return resident.orders.run(async () => {
       await setModelState(this.#db, model_id, { enabled: false });
@@ -176,7 +178,7 @@ export class LocalModels {
 
   /** Unload a model and delete its file. @throws AppError ModelNotFound, Unavailable when the system refuses. */
   async removeModel(model_id: string): Promise<void> {
-    const resident = this.#resident(await this.#registry.find(model_id));
+    const resident = await this.#ordered(model_id);
     resident.refuse(modelNotFound(model_id));
     await resident.orders.run(async () => {
       resident.refuse(modelNotFound(model_id));
@@ -252,6 +254,11 @@ export class LocalModels {
 
   #throwIfClosed(): void {
     if (this.#closed !== undefined) throw serverStops();
+  }
+
+  /** Orders are carried out as they came, however long the database takes to find whom they are about. */
+  #ordered(model_id: string): Promise<Resident> {
+    return this.#entrance.run(async () => this.#resident(await this.#registry.find(model_id)));
   }
 
   #resident({ name }: LocalModelRow): Resident {
