@@ -65,7 +65,7 @@ export function completion(
 }
 
 /** One choice, whole. */
-export interface WholeChoice {
+interface WholeChoice {
   text: string;
   reasoning: string;
   calls: { name: string | undefined; arguments: string }[];

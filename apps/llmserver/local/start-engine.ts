@@ -6,9 +6,7 @@ import { EngineModel } from "./engine-model.ts";
 import { type Ending, EngineProcess } from "./engine-process.ts";
 import type { LoadedModel, LoadOptions } from "./types.ts";
 
-export type { EngineEstimate };
-
-export interface StartEngineLimits extends EngineLimits {
+interface StartEngineLimits extends EngineLimits {
   /** From the word to load until it is loaded, ms: a large file on a slow disk. */
   loadMs: number;
   /** Between two signs of life asked of the process, ms. */
@@ -17,7 +15,7 @@ export interface StartEngineLimits extends EngineLimits {
   maxMissedPings: number;
 }
 
-export const ENGINE_LIMITS: StartEngineLimits = {
+const LIMITS: StartEngineLimits = {
   waiting: 64,
   loadMs: 600_000,
   pingMs: 5_000,
@@ -62,7 +60,7 @@ function failure(code: LoadFailure, message: string, cause?: unknown): AppError 
 export async function startEngine(options: StartEngineOptions): Promise<LoadedModel> {
   await checkGgufHeader(options.path);
   options.signal.throwIfAborted();
-  const limits = { ...ENGINE_LIMITS, ...options.limits };
+  const limits = { ...LIMITS, ...options.limits };
   const log = options.log.child({ model_id: options.model_id });
   const engine = new EngineProcess({
     threads: options.load.threads ?? 1,
