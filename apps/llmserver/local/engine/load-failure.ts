@@ -4,6 +4,9 @@ import { LoadRefusal } from "./refusal.ts";
 /** Lines of the native library kept to explain a failure with. */
 const KEPT_LINES = 50;
 const MAX_REASON = 300;
+/** Of a file that was read, a context can hardly fail to be made for another reason. */
+const MEMORY =
+  /insufficient memory|failed to allocate|unable to allocate|out of memory|failed to create context/i;
 
 /** What the native library says while a model is loaded: its exceptions only say that it failed. */
 export class EngineLog {
@@ -44,10 +47,7 @@ export function failureOf(
       error,
     );
   }
-  if (
-    isMemory(error) ||
-    /insufficient memory|failed to allocate|unable to allocate|out of memory/i.test(message)
-  ) {
+  if (isMemory(error) || MEMORY.test(message)) {
     return new LoadRefusal(
       "OutOfMemory",
       "There is not enough memory for this model. A smaller context_size or fewer sequences need less.",

@@ -28,6 +28,10 @@ const DEFAULT_CONTEXT = 4096;
 const DEFAULT_EMBEDDING_CONTEXT = 2048;
 const MIN_CONTEXT = 32;
 const DEFAULT_SEQUENCES = 4;
+/** llama.cpp takes 256; what a machine computes together with gain ends before. */
+const MAX_SEQUENCES = 64;
+/** States kept to go back to, for models that cannot forget only the end of their context: few, they are copies in memory. */
+const CHECKPOINTS = { max: 4, maxMemory: 64e6 };
 /** Tokens computed together. */
 const BATCH = 256;
 /** The library's chat wants one cell free besides the next token's, its contexts leave their last cell empty. */
@@ -136,7 +140,8 @@ function planFor(file: GgufFileInfo, insights: GgufInsights, options: LoadOption
   const trained = insights.trainContextSize ?? DEFAULT_CONTEXT;
   const wanted = options.context_size ?? (kind === "chat" ? DEFAULT_CONTEXT : DEFAULT_EMBEDDING_CONTEXT);
   const context_size = Math.max(Math.min(MIN_CONTEXT, trained), Math.min(wanted, trained));
-  const sequences = kind === "chat" ? Math.max(1, options.sequences ?? DEFAULT_SEQUENCES) : 1;
+  const wantedSequences = Math.max(1, Math.min(options.sequences ?? DEFAULT_SEQUENCES, MAX_SEQUENCES));
+  const sequences = kind === "chat" ? wantedSequences : 1;
   return {
     info: {
       architecture,
@@ -190,7 +195,7 @@ async function contextFor(
     // A smaller one than was admitted and told would be a surprise.
     failedCreationRemedy: false,
   });
-  const all = Array.from({ length: sequences }, () => context.getSequence());
+  const all = Array.from({ length: sequences }, () => context.getSequence({ checkpoints: CHECKPOINTS }));
   await all[0]?.evaluateWithoutGeneratingNewTokens([FIRST_TOKEN]);
   await all[0]?.clearHistory();
   const conductor = new Conductor({ batchSize, sequences });
