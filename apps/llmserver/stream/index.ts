@@ -62,7 +62,10 @@ export async function registerStreamSocket(app: FastifyInstance, llm: LlmServer)
       const open = [...sockets.values()].filter((owner) => owner === user_id).length;
       if (open >= MAX_SOCKETS_PER_USER) {
         socket.close(CLOSE.tooMany, `you have ${open} connections open already`);
-      } else if (sockets.has(socket)) sockets.set(socket, user_id);
+      } else if (sockets.has(socket)) {
+        sockets.set(socket, user_id);
+        socket.listen();
+      }
     } catch (error) {
       const known = toAppError(error);
       socket.close(BY_CODE[known.code] ?? CLOSE.failed, known.message);

@@ -12,6 +12,8 @@ import { SocketSink } from "./socket-sink.ts";
 /** Requests in work on one connection. */
 const MAX_IN_FLIGHT = 16;
 const PING_MS = 30_000;
+/** After a refusal nothing more is read for so long: what is refused costs its sender nothing, but us. */
+const REFUSED_MS = 100;
 /** Bytes of a reason that fit into a close frame, less what a cut character may grow by. */
 const MAX_REASON_BYTES = 118;
 
@@ -39,6 +41,8 @@ export class StreamSocket {
   readonly #calls = new Map<string, SocketSink>();
   readonly #pings: NodeJS.Timeout;
   #unanswered = false;
+  /** Reasons why nothing is read; the first: nobody is heard, nor 16 MB of theirs parsed, before it is known who. */
+  #holds = 1;
 
   constructor(ws: WebSocket, options: { llm: LlmServer; bearer: string | undefined; log: Log }) {
     this.#ws = ws;
@@ -52,6 +56,12 @@ export class StreamSocket {
     ws.on("error", (error) => this.#log.debug({ err: error }, "socket error"));
     ws.once("close", () => this.#closed());
     this.#pings = setInterval(() => this.#ping(), PING_MS);
+    ws.pause();
+  }
+
+  /** Whoever it is may ask. */
+  listen(): void {
+    this.#release();
   }
 
   /** Close politely; a peer that does not answer is cut off after two seconds. */
@@ -59,9 +69,12 @@ export class StreamSocket {
     this.#ws.close(code, Buffer.from(reason).subarray(0, MAX_REASON_BYTES).toString());
     const timer = setTimeout(() => this.#ws.terminate(), 2000);
     this.#ws.once("close", () => clearTimeout(timer));
+    // Its own goodbye is to be heard.
+    this.#ws.resume();
   }
 
   async #receive(data: Buffer): Promise<void> {
+    if (this.#ws.readyState !== this.#ws.OPEN) return;
     let id: string | undefined;
     try {
       const given = parseJson(data);
@@ -105,10 +118,21 @@ export class StreamSocket {
     }
   }
 
+  /** A peer that does not read why it was refused is not heard again, and cut off in the end. */
   #tell(id: string | undefined, { error }: ErrorEnvelope): void {
-    if (this.#ws.readyState === this.#ws.OPEN) {
-      this.#ws.send(JSON.stringify({ ...(id === undefined ? {} : { id }), type: "error", error }));
-    }
+    if (this.#ws.readyState !== this.#ws.OPEN) return;
+    this.#holds += 1;
+    this.#ws.pause();
+    const stalled = setTimeout(() => this.#ws.terminate(), this.#llm.config.provider.idleTimeoutMs);
+    this.#ws.send(JSON.stringify({ ...(id === undefined ? {} : { id }), type: "error", error }), () => {
+      clearTimeout(stalled);
+      setTimeout(() => this.#release(), REFUSED_MS).unref();
+    });
+  }
+
+  #release(): void {
+    this.#holds -= 1;
+    if (this.#holds === 0) this.#ws.resume();
   }
 
   #ping(): void {
