@@ -63,6 +63,8 @@ export async function runCall(options: CallOptions, llm: LlmServer): Promise<str
     const started = performance.now();
     const { call_id } = charge;
     try {
+      // A reader that left meanwhile gets nothing, and pays nothing.
+      abort.signal.throwIfAborted();
       using answer = await source.begin({ maxTokens: charge.maxTokens, abort });
       const call = { ...options, charge, source, answer, tally, abort, used: meter(observed, caller, llm) };
       return await (request.stream ? streamed(call, observed) : whole(call, observed));
@@ -104,7 +106,7 @@ async function whole(call: Call, observed: Observed): Promise<string> {
   let event: Record<string, unknown> = {};
   try {
     text = await answer.text();
-    event = parseWhole(text, call.request.kind, answer);
+    event = parseWhole(text, call.request, answer);
     tally.take(event);
   } catch (error) {
     failure = failureOf(error, call);
@@ -121,7 +123,9 @@ async function close(call: Call, failure: ApiError | undefined): Promise<Usage> 
   if (failure === undefined) answer.report(true);
   else if (failure instanceof BrokenAnswer) answer.report(false);
   const counted = answer.used?.();
-  if (counted === undefined && !tally.started) {
+  // Part of a whole answer is none: what was generated for it is paid by a client that left, not by one we failed.
+  const lost = failure !== undefined && !call.request.stream && !(failure instanceof ClientGone);
+  if (lost || (counted === undefined && !tally.started)) {
     await charge.release();
     return NOTHING;
   }

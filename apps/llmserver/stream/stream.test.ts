@@ -1,4 +1,5 @@
 import { once } from "node:events";
+import { createConnection } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
@@ -117,6 +118,18 @@ describe("[LLM-1] WebSocket /v1/stream", () => {
       .toBe(true);
   });
 
+  it("a request cancelled before it began costs nothing", async () => {
+    const me = await user();
+    const connection = await connect(me.api_key);
+    connection.request("never", { ...say("hallo"), model: "demo" });
+    connection.send({ type: "cancel", id: "never" });
+    expect((await connection.ended("never")).at(-1)).toMatchObject({
+      type: "error",
+      error: { code: "client_closed_request" },
+    });
+    expect(await server.account(me.user_id)).toEqual({ balance: 10_000_000, held: 0, used: [] });
+  });
+
   it("ends and charges everything when the connection goes", async () => {
     const me = await user();
     const connection = await connect(me.api_key);
@@ -178,6 +191,27 @@ describe("[LLM-1] WebSocket /v1/stream", () => {
     expect((await once(reader, "close"))[0]).toBe(4403);
   });
 
+  it("hears nobody before it is known who it is", async () => {
+    const socket = createConnection(Number(new URL(server.url).port), "127.0.0.1");
+    // The upgrade and a masked text frame that is no JSON, in one packet.
+    const upgrade = [
+      "GET /v1/stream HTTP/1.1",
+      "Host: 127.0.0.1",
+      "Connection: Upgrade",
+      "Upgrade: websocket",
+      "Sec-WebSocket-Version: 13",
+      `Sec-WebSocket-Key: ${Buffer.alloc(16).toString("base64")}`,
+      "Sec-WebSocket-Protocol: cds.v1, bearer.sk-nobody",
+    ].join("\r\n");
+    const frame = Buffer.from([0x81, 0x81, 0, 0, 0, 0, "x".charCodeAt(0)]);
+    socket.write(Buffer.concat([Buffer.from(`${upgrade}\r\n\r\n`), frame]));
+    let told = "";
+    for await (const data of socket) told += String(data);
+    expect(told).toContain("101 Switching Protocols");
+    expect(told).toContain("The token is not valid");
+    expect(told).not.toContain("JSON");
+  });
+
   it("refuses pages of other origins, tokens in the address, and plain HTTP", async () => {
     const me = await user();
     const headers = { authorization: `Bearer ${me.api_key}` };
@@ -187,6 +221,17 @@ describe("[LLM-1] WebSocket /v1/stream", () => {
     expect(String((await once(leaking, "error"))[0])).toContain("400");
     const plain = await fetch(`${server.url}/stream`, { headers });
     expect(plain.status).toBe(426);
+  });
+
+  it("reads slowly from whoever sends nothing but what is refused", async () => {
+    const me = await user();
+    const connection = await connect(me.api_key);
+    const nonsense = "x".repeat(1_000_000);
+    for (let index = 0; index < 40; index += 1) connection.send(nonsense);
+    await sleep(1000);
+    expect(connection.messages.length).toBeGreaterThan(0);
+    expect(connection.ws.bufferedAmount).toBeGreaterThan(0);
+    connection.ws.terminate();
   });
 
   it("holds no more than a little for a peer that does not read", async () => {
