@@ -104,6 +104,19 @@ describe("a completion for a local model", () => {
     expect(refusal(() => completion({ prompt: ["a", "b", "c"], n: 6 }))).toMatchObject({ param: "n" });
     expect(refusal(() => completion({ logprobs: 6 }))).toMatchObject({ param: "logprobs" });
   });
+
+  it("refuses to echo token ids before anything is generated and charged", () => {
+    for (const prompt of [
+      [1, 2],
+      [[1], [2]],
+    ]) {
+      expect(refusal(() => completion({ prompt, echo: true }))).toMatchObject({
+        code: "unsupported_parameter",
+        param: "echo",
+      });
+    }
+    expect(completion({ prompt: ["a", "b"], echo: true })).toHaveLength(2);
+  });
 });
 
 describe("an embedding's inputs", () => {

@@ -114,8 +114,11 @@ export function toChatGenerate(request: ChatRequest): ChatGenerate {
 /** One request of the engine for each prompt. @throws as `toChatGenerate`. */
 export function toCompletionGenerates(request: CompletionRequest): CompletionGenerate[] {
   refuseUnsupported(request.body);
-  const { n, best_of, suffix } = request.body;
+  const { n, best_of, suffix, echo } = request.body;
   if ((best_of ?? 1) > (n ?? 1)) throw refused("best_of", "Local models answer `n` times and keep all.");
+  if (echo === true && request.prompts.some((prompt) => typeof prompt !== "string")) {
+    throw refused("echo", "A prompt given as token ids is not echoed.");
+  }
   const body = parseInput(completionSchema, request.body);
   return request.prompts.map((prompt) => ({
     kind: "completion",

@@ -117,8 +117,8 @@ function wordingOf(request: TextRequest): Wording {
   const perPrompt = request.choices / prompts.length;
   return completionWording(request.model, (choice) => {
     const prompt = body.echo === true ? prompts[Math.floor(choice / perPrompt)] : "";
-    if (typeof prompt === "string") return prompt;
-    throw refused("echo", "A prompt given as token ids is not echoed.");
+    // Others were refused before anything was generated.
+    return typeof prompt === "string" ? prompt : "";
   });
 }
 

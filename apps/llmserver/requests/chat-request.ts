@@ -1,15 +1,17 @@
 import { z } from "zod";
 import { parseInput } from "#platform/http/bodies.ts";
-import { type RequestHead, sizeOf } from "./request.ts";
+import { modelName, type RequestHead, sizeOf } from "./request.ts";
 
 /** What one choice may be asked for at once; OpenAI allows 128, nobody's balance wants that. */
 const MAX_CHOICES = 16;
+/** OpenAI takes 4, others more. */
+const MAX_STOPS = 1000;
 
 const positive = z.number().int().min(1).max(2_147_483_647);
 
 /** Only what we act upon is checked; every other field goes to the provider as it came. */
 const chatSchema = z.looseObject({
-  model: z.string().min(1).max(200),
+  model: modelName,
   messages: z
     .array(z.looseObject({ role: z.string().min(1).max(40), content: z.unknown() }))
     .min(1, "must hold at least one message")
@@ -21,7 +23,7 @@ const chatSchema = z.looseObject({
   n: z.number().int().min(1).max(MAX_CHOICES).nullish(),
   temperature: z.number().nullish(),
   top_p: z.number().nullish(),
-  stop: z.union([z.string(), z.array(z.string())]).nullish(),
+  stop: z.union([z.string(), z.array(z.string()).max(MAX_STOPS)]).nullish(),
   tools: z
     .array(z.looseObject({ type: z.string() }))
     .max(1000)

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import { parseInput } from "#platform/http/bodies.ts";
 import { AppError } from "#schemas";
-import { type RequestHead, sizeOf } from "./request.ts";
+import { modelName, type RequestHead, sizeOf, tokenIds } from "./request.ts";
 
 /** What one request may be asked for at once, all prompts together. */
 const MAX_CHOICES = 16;
@@ -9,16 +9,15 @@ const MAX_CHOICES = 16;
 const DEFAULT_MAX_TOKENS = 16;
 
 const count = z.number().int().min(1).max(2_147_483_647);
-const tokens = z.array(z.number().int().min(0).max(2_147_483_647)).min(1).max(1_000_000);
 
 /** Only what we act upon is checked; every other field goes to the provider as it came. */
 const completionSchema = z.looseObject({
-  model: z.string().min(1).max(200),
+  model: modelName,
   prompt: z.union([
     z.string(),
     z.array(z.string()).min(1).max(MAX_CHOICES),
-    tokens,
-    z.array(tokens).min(1).max(MAX_CHOICES),
+    tokenIds,
+    z.array(tokenIds).min(1).max(MAX_CHOICES),
   ]),
   suffix: z.string().nullish(),
   stream: z.boolean().nullish(),

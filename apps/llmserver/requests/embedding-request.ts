@@ -1,21 +1,20 @@
 import { z } from "zod";
 import { parseInput } from "#platform/http/bodies.ts";
 import { promptsOf } from "./completion-request.ts";
-import { type RequestHead, sizeOf } from "./request.ts";
+import { modelName, type RequestHead, sizeOf, tokenIds } from "./request.ts";
 
 /** OpenAI's own limit. */
 const MAX_INPUTS = 2048;
 
 const text = z.string().min(1, "must not be empty");
-const tokens = z.array(z.number().int().min(0).max(2_147_483_647)).min(1).max(1_000_000);
 
 const embeddingSchema = z.looseObject({
-  model: z.string().min(1).max(200),
+  model: modelName,
   input: z.union([
     text,
     z.array(text).min(1).max(MAX_INPUTS),
-    tokens,
-    z.array(tokens).min(1).max(MAX_INPUTS),
+    tokenIds,
+    z.array(tokenIds).min(1).max(MAX_INPUTS),
   ]),
   encoding_format: z.enum(["float", "base64"]).nullish(),
   dimensions: z.number().int().min(1).max(65_536).nullish(),

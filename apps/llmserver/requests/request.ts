@@ -1,3 +1,4 @@
+import { z } from "zod";
 import type { ChatRequest } from "./chat-request.ts";
 import type { CompletionRequest } from "./completion-request.ts";
 import type { EmbeddingRequest } from "./embedding-request.ts";
@@ -17,6 +18,29 @@ export interface RequestHead {
 }
 
 export type ModelRequest = ChatRequest | CompletionRequest | EmbeddingRequest;
+
+/** What a model is called. PostgreSQL takes no text with a zero byte in it. */
+export const modelName = z
+  .string()
+  .min(1)
+  .max(200)
+  .refine((name) => !name.includes("\0"), "must not contain a zero byte");
+
+const MAX_TOKEN_IDS = 1_000_000;
+const MAX_TOKEN_ID = 2_147_483_647;
+
+/**
+ * A text as token ids. Judged as one thing: with an issue for each wrong id one body would keep the server busy for
+ * seconds.
+ */
+export const tokenIds = z.custom<readonly number[]>(
+  (value) =>
+    Array.isArray(value) &&
+    value.length > 0 &&
+    value.length <= MAX_TOKEN_IDS &&
+    value.every((id) => Number.isInteger(id) && id >= 0 && id <= MAX_TOKEN_ID),
+  `must be a list of 1 to ${MAX_TOKEN_IDS} token ids`,
+);
 
 /** The body's size as it would be sent on. */
 export function sizeOf(body: unknown): number {
