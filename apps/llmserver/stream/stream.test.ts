@@ -3,6 +3,7 @@ import { createConnection } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { WebSocket } from "ws";
+import { newApiKey } from "#platform";
 import { startLlmServer, type TestLlmServer } from "#tests/support/llm-server.ts";
 import { type ScriptedProvider, startScriptedProvider } from "#tests/support/provider.ts";
 
@@ -201,14 +202,14 @@ describe("[LLM-1] WebSocket /v1/stream", () => {
       "Upgrade: websocket",
       "Sec-WebSocket-Version: 13",
       `Sec-WebSocket-Key: ${Buffer.alloc(16).toString("base64")}`,
-      "Sec-WebSocket-Protocol: cds.v1, bearer.sk-nobody",
+      `Sec-WebSocket-Protocol: cds.v1, bearer.${newApiKey()}`,
     ].join("\r\n");
     const frame = Buffer.from([0x81, 0x81, 0, 0, 0, 0, "x".charCodeAt(0)]);
     socket.write(Buffer.concat([Buffer.from(`${upgrade}\r\n\r\n`), frame]));
     let told = "";
     for await (const data of socket) told += String(data);
     expect(told).toContain("101 Switching Protocols");
-    expect(told).toContain("The token is not valid");
+    expect(told).toContain("is not valid");
     expect(told).not.toContain("JSON");
   });
 
@@ -226,11 +227,11 @@ describe("[LLM-1] WebSocket /v1/stream", () => {
   it("reads slowly from whoever sends nothing but what is refused", async () => {
     const me = await user();
     const connection = await connect(me.api_key);
-    const nonsense = "x".repeat(1_000_000);
-    for (let index = 0; index < 40; index += 1) connection.send(nonsense);
+    const nonsense = "x".repeat(100_000);
+    for (let index = 0; index < 100; index += 1) connection.send(nonsense);
+    await expect.poll(() => connection.messages.length).toBeGreaterThan(0);
     await sleep(1000);
-    expect(connection.messages.length).toBeGreaterThan(0);
-    expect(connection.ws.bufferedAmount).toBeGreaterThan(0);
+    expect(connection.messages.length).toBeLessThan(100);
     connection.ws.terminate();
   });
 
@@ -239,13 +240,17 @@ describe("[LLM-1] WebSocket /v1/stream", () => {
     const connection = await connect(me.api_key);
     connection.ws.pause();
     connection.request("flood", { ...say("[[bytes:8000000]]"), max_tokens: 8192 });
-    await sleep(1000);
-    const [record] = provider.requests.filter(({ prompt }) => prompt.includes("bytes:8000000"));
-    const held = record?.streamed.length ?? 0;
-    expect(record?.completed).toBe(false);
-    await sleep(500);
-    // The provider is not read on either: what it could not hand over stays there.
-    expect(record?.streamed.length).toBe(held);
+    const record = () => provider.requests.find(({ prompt }) => prompt.includes("bytes:8000000"));
+    // Until nothing moves any more: the provider is not read on either, what it could not hand over stays there.
+    let held = 0;
+    const stands = () => {
+      const before = held;
+      held = record()?.streamed.length ?? 0;
+      return held > 0 && held === before;
+    };
+    await expect.poll(stands, { interval: 1000 }).toBe(true);
+    expect(record()?.completed).toBe(false);
+    expect(held).toBeLessThan(8_000_000);
     connection.ws.terminate();
     await server.account(me.user_id);
   });
