@@ -1,5 +1,6 @@
 import { ApiError } from "../api-error.ts";
 import type { Usage } from "../calls/tally.ts";
+import { mediaParts } from "../requests/chat-request.ts";
 import type { EmbeddingRequest } from "../requests/embedding-request.ts";
 import type { ModelRequest } from "../requests/request.ts";
 import type { Answer, BeginOptions, Source } from "../sources/source.ts";
@@ -9,6 +10,8 @@ import { refused, toChatGenerate, toCompletionGenerates } from "./requests.ts";
 import type { EngineUsage, GenerateRequest, LoadedModel } from "./types.ts";
 import { chatWording, completionWording, usageOf, type Wording } from "./wording.ts";
 
+/** More than any text has; what is longer than this for each token that fits is not worth counting, which takes seconds. */
+const MOST_BYTES_PER_TOKEN = 64;
 const NOTHING_TO_REDACT = { text: (text: string) => text, quick: (text: string) => text };
 
 /**
@@ -56,6 +59,10 @@ async function prepareText(
       code: "unsupported_value",
     });
   }
+  // What is no text is refused by name below.
+  const media = request.kind === "chat" ? mediaParts(request.body.messages) : 0;
+  if (media === 0)
+    refuseHuge(request.bytes, model.info.context_size, request.kind === "chat" ? "messages" : "prompt");
   const counts = await Promise.all(asked.map((one) => model.count(one, signal)));
   const inputTokens = counts.reduce((sum, count) => sum + count, 0);
   return {
@@ -66,6 +73,13 @@ async function prepareText(
       return textAnswer(request, clamped, model, abort.signal);
     },
   };
+}
+
+/** @throws ApiError 400 `context_length_exceeded`. */
+function refuseHuge(bytes: number, context_size: number, param: string): void {
+  if (bytes <= context_size * MOST_BYTES_PER_TOKEN) return;
+  const message = `This model's maximum context length is ${context_size} tokens; ${bytes} bytes are far beyond it.`;
+  throw new ApiError(400, message, { param, code: "context_length_exceeded" });
 }
 
 function textAnswer(
@@ -130,6 +144,9 @@ async function prepareEmbedding(
   const { dimensions } = request.body;
   if (dimensions != null && dimensions !== model.info.embedding_length) {
     throw refused("dimensions", `Its vectors have ${model.info.embedding_length}.`);
+  }
+  for (const [index, input] of request.inputs.entries()) {
+    refuseHuge(input.length, model.info.context_size, `input[${index}]`);
   }
   signal.throwIfAborted();
   // Counted by the engine while it embeds; no text has more tokens than bytes, and two that mark its ends.

@@ -91,6 +91,16 @@ describe("a JSON schema for a grammar", () => {
     let deep: object = { type: "null" };
     for (let i = 0; i < 40; i++) deep = { type: "array", items: deep };
     expect(problem(deep)).toContain("nested more than 32 deep");
+    const many = Array.from({ length: 200_000 }, (_, i) => `value ${i}`);
+    expect(problem({ enum: many })).toContain("more than 1000 parts");
+    const long = "a".repeat(60_000);
+    for (const schema of [
+      { enum: [long] },
+      { const: long },
+      { type: "object", properties: { [long]: { type: "null" } } },
+    ]) {
+      expect(problem(schema)).toContain("more than 50000 characters");
+    }
   });
 
   it("of a tool's parameters lets go what it cannot keep", () => {

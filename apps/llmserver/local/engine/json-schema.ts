@@ -1,7 +1,9 @@
 import type { GbnfJsonSchema } from "node-llama-cpp";
 
-/** Schema objects in one schema; a grammar grows with them. */
+/** Schema objects and fixed values in one schema; a grammar grows with them, and its compiler is slow in both. */
 const MAX_NODES = 1000;
+/** Characters of fixed values and property names, which a grammar spells out. */
+const MAX_SPELLED = 50_000;
 /** Nesting of a schema, references not followed. */
 const MAX_DEPTH = 32;
 /** Repetitions a grammar spells out one by one. */
@@ -57,6 +59,7 @@ type Schema = Record<string, unknown>;
 class Translation {
   readonly #strict: boolean;
   #nodes = 0;
+  #spelled = 0;
   #definitions: Schema = {};
   /** Translated ones by name; a name is there before its translation, for it may refer to itself. */
   readonly #translated = new Map<string, unknown>();
@@ -81,7 +84,7 @@ class Translation {
   #node(given: unknown, path: string, depth: number): Schema {
     if (given === true) return this.#anything();
     const schema = asSchema(given, path);
-    if (++this.#nodes > MAX_NODES) throw new SchemaProblem(`it has more than ${MAX_NODES} parts`);
+    this.#count();
     if (depth > MAX_DEPTH) throw new SchemaProblem(`it is nested more than ${MAX_DEPTH} deep`);
     const described = typeof schema.description === "string" ? { description: schema.description } : {};
     return { ...this.#shape(schema, path, depth), ...described };
@@ -94,15 +97,33 @@ class Translation {
     if (schema.allOf !== undefined) return this.#only(schema, path, depth);
     if (schema.const !== undefined) {
       this.#allow(schema, ["const", "type"], path);
-      return { const: literal(schema.const, `${path}.const`) };
+      return { const: this.#literal(schema.const, `${path}.const`) };
     }
     if (schema.enum !== undefined) {
       this.#allow(schema, ["enum", "type"], path);
-      const values = list(schema.enum, `${path}.enum`).map((value) => literal(value, `${path}.enum`));
+      const values = list(schema.enum, `${path}.enum`).map((value) => this.#literal(value, `${path}.enum`));
       if (values.length === 0) throw new SchemaProblem(`${path}.enum is empty`);
       return { enum: values };
     }
     return this.#typed(schema, path, depth);
+  }
+
+  #literal(value: unknown, path: string) {
+    this.#count();
+    const checked = literal(value, path);
+    this.#spell(String(checked));
+    return checked;
+  }
+
+  #count(): void {
+    if (++this.#nodes > MAX_NODES) throw new SchemaProblem(`it has more than ${MAX_NODES} parts`);
+  }
+
+  #spell(text: string): void {
+    this.#spelled += text.length;
+    if (this.#spelled > MAX_SPELLED) {
+      throw new SchemaProblem(`its fixed values and names have more than ${MAX_SPELLED} characters`);
+    }
   }
 
   #typed(schema: Schema, path: string, depth: number): Schema {
@@ -132,6 +153,7 @@ class Translation {
 
   #object(schema: Schema, path: string, depth: number): Schema {
     const properties = Object.entries(asSchema(schema.properties ?? {}, `${path}.properties`));
+    for (const [name] of properties) this.#spell(name);
     const additional = schema.additionalProperties;
     // Left out means "anything goes", but a model that is let invent properties does so without end.
     const open = properties.length === 0 ? (additional ?? true) : (additional ?? false);
