@@ -1,3 +1,5 @@
+import { once } from "node:events";
+import { type IncomingMessage, request } from "node:http";
 import { Counter } from "prom-client";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createHttpServer, createLogger, HealthRegistry, Origins, portOf } from "#platform";
@@ -14,9 +16,9 @@ async function serve(token?: string) {
   });
   registerMetrics(app, { token });
   await app.listen({ host: "127.0.0.1", port: 0 });
-  const read = (headers: Record<string, string> = {}) =>
-    fetch(`http://127.0.0.1:${portOf(app)}/metrics`, { headers });
-  return { read, [Symbol.asyncDispose]: () => app.close() };
+  const url = `http://127.0.0.1:${portOf(app)}/metrics`;
+  const read = (headers: Record<string, string> = {}) => fetch(url, { headers });
+  return { read, url, [Symbol.asyncDispose]: () => app.close() };
 }
 
 describe("GET /metrics", () => {
@@ -50,6 +52,20 @@ describe("GET /metrics", () => {
     await using server = await serve();
     expect((await server.read({ "x-forwarded-for": "203.0.113.9" })).status).toBe(403);
     expect((await server.read({ forwarded: "for=203.0.113.9" })).status).toBe(403);
+    expect((await server.read({ "x-real-ip": "203.0.113.9" })).status).toBe(403);
+    expect((await server.read({ via: "1.1 proxy" })).status).toBe(403);
+  });
+
+  it("is not for a page whose name leads here", async () => {
+    await using server = await serve();
+    const statusFor = async (host: string) => {
+      const call = request(server.url, { headers: { host } }).end();
+      const [response] = (await once(call, "response")) as [IncomingMessage];
+      response.resume();
+      return response.statusCode;
+    };
+    expect(await statusFor("evil.example")).toBe(403);
+    expect(await statusFor("localhost:6988")).toBe(200);
   });
 
   it("is for whoever has the token, when there is one", async () => {

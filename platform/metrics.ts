@@ -7,6 +7,11 @@ import { bearerOf } from "./http/caller.ts";
 /** Every metric of this process; each is defined by the room it is about. */
 export const metricsRegistry = new Registry();
 
+const LOOPBACK: ReadonlySet<string> = new Set(["127.0.0.1", "::1", "::ffff:127.0.0.1"]);
+const OWN_NAMES: ReadonlySet<string> = new Set(["127.0.0.1", "localhost", "[::1]"]);
+/** What proxies add: the reader is then somebody else. */
+const PROXY_HEADERS = ["x-forwarded-for", "x-real-ip", "forwarded", "via"] as const;
+
 /** Called before each reading, for figures that are asked for rather than counted. */
 const refreshers = new Set<() => Promise<void>>();
 
@@ -38,6 +43,8 @@ function mayRead(request: FastifyRequest, token: string | undefined): boolean {
     const wanted = Buffer.from(token);
     return given.length === wanted.length && timingSafeEqual(given, wanted);
   }
-  const local = ["127.0.0.1", "::1", "::ffff:127.0.0.1"].includes(request.socket.remoteAddress ?? "");
-  return local && request.headers["x-forwarded-for"] === undefined && request.headers.forwarded === undefined;
+  const local = LOOPBACK.has(request.socket.remoteAddress ?? "");
+  // A page of somebody else's whose name leads here calls us by that name.
+  const asked = URL.parse(`http://${request.headers.host}`)?.hostname ?? "";
+  return local && OWN_NAMES.has(asked) && !PROXY_HEADERS.some((name) => request.headers[name] !== undefined);
 }
