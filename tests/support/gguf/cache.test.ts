@@ -10,15 +10,15 @@ const INDEX = new URL("./index.ts", import.meta.url).href;
 const run = promisify(execFile);
 
 describe("the cache of models", () => {
-  const outside = process.env.TMPDIR;
+  const outside = process.env.CDS_TEST_MODELS;
   let dir: string;
   beforeEach(async () => {
     dir = await mkdtemp(join(tmpdir(), "cds-gguf-cache-"));
-    process.env.TMPDIR = dir;
+    process.env.CDS_TEST_MODELS = dir;
   });
   afterEach(async () => {
-    if (outside === undefined) delete process.env.TMPDIR;
-    else process.env.TMPDIR = outside;
+    if (outside === undefined) delete process.env.CDS_TEST_MODELS;
+    else process.env.CDS_TEST_MODELS = outside;
     await rm(dir, { recursive: true, force: true });
   });
 
@@ -50,17 +50,17 @@ describe("the cache of models", () => {
 
   it("a new version removes this user's older ones, but none that is in use, and nobody else's", async () => {
     const user = process.getuid?.() ?? "all";
-    const prefix = `cds-test-models-${user}-`;
+    const prefix = `test-models-${user}-`;
     const long = new Date(Date.now() - 7_200_000);
     const age = async (name: string) => {
       await mkdir(join(dir, name), { recursive: true });
       await utimes(join(dir, name), long, long);
     };
-    for (const name of [`${prefix}old`, "cds-test-models-elsewhere-1", "cds-other"]) await age(name);
+    for (const name of [`${prefix}old`, "test-models-elsewhere-1", "other"]) await age(name);
     await mkdir(join(dir, `${prefix}in-use`));
     const path = await cachedModel("tiny-spm");
     const present = basename(dirname(path));
-    const kept = [present, `${prefix}in-use`, "cds-test-models-elsewhere-1", "cds-other"];
+    const kept = [present, `${prefix}in-use`, "test-models-elsewhere-1", "other"];
     expect((await readdir(dir)).sort()).toEqual(kept.sort());
     // Asking is using, also when the file is there.
     await age(present);

@@ -1,15 +1,16 @@
 import { createHash, randomUUID } from "node:crypto";
 import { existsSync } from "node:fs";
 import { mkdir, readdir, readFile, rename, rm, stat, utimes } from "node:fs/promises";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type ModelName, writeModel } from "./catalogue.ts";
 
-const PREFIX = "cds-test-models-";
+const PREFIX = "test-models-";
 const VERSION_DIGITS = 16;
 /** A version that was asked for since may be at work in another run, perhaps of another copy of the project. ms. */
 const IN_USE_MS = 3_600_000;
 const SOURCES = import.meta.dirname;
+/** The clone's own place for what it made itself: nothing is left elsewhere. */
+const home = () => process.env.CDS_TEST_MODELS ?? join(SOURCES, "../../../.runtime");
 
 const underway = new Map<ModelName, Promise<string>>();
 let version: Promise<string> | undefined;
@@ -30,7 +31,7 @@ async function provide(name: ModelName): Promise<string> {
   // A user of its own has a directory of their own: another's could not be written to.
   const prefix = `${PREFIX}${process.getuid?.() ?? "all"}-`;
   version ??= versionOfSources();
-  const directory = join(tmpdir(), prefix + (await version));
+  const directory = join(home(), prefix + (await version));
   const path = join(directory, `${name}.gguf`);
   const created = await mkdir(directory, { recursive: true });
   const now = new Date();
@@ -58,8 +59,8 @@ async function versionOfSources(): Promise<string> {
 
 /** Other versions that nobody has asked for lately. */
 async function removeUnused(prefix: string): Promise<void> {
-  for (const name of (await readdir(tmpdir())).filter((each) => each.startsWith(prefix))) {
-    const path = join(tmpdir(), name);
+  for (const name of (await readdir(home())).filter((each) => each.startsWith(prefix))) {
+    const path = join(home(), name);
     // Another process may remove it at the same time.
     const used = await stat(path).catch(() => undefined);
     if (used === undefined || Date.now() - used.mtimeMs < IN_USE_MS) continue;

@@ -6,6 +6,12 @@ import { invalid } from "./refusal.ts";
 
 /** Where neither the request nor the model's options name one: OpenAI's. */
 const DEFAULT_TEMPERATURE = 1;
+/**
+ * Where a request does not say: llama.cpp sorts the whole vocabulary otherwise, which for 128,000 tokens takes a third of
+ * the time (1B, measured: 16 tokens/s against 24.4; with 1000, 23.5). What a trained model gives to the rest is next to
+ * nothing.
+ */
+const DEFAULT_TOP_K = 256;
 /** llama.cpp takes this very seed for "choose one yourself". */
 const SEEDS = 0xff_ff_ff_ff;
 /** Tokens the penalties look back at; what is further back than a context has been left long ago. */
@@ -24,7 +30,7 @@ export interface SamplingOptions {
  *   documents it, looking at the answer only.
  * - `repetition_penalty` divides a positive logit and multiplies a negative one, as Hugging Face defines it, looking at
  *   prompt and answer; together with one of the others at the answer only, for llama.cpp has one list for all three.
- * - `top_k` is off unless asked for, `top_p` 1, `min_p` 0: the model's own distribution.
+ * - `top_k` is 256 unless asked for (0 = all), `top_p` 1, `min_p` 0: the model's own distribution but for its far end.
  * - `seed` makes an answer repeatable by a model that is otherwise idle. In company the sums of a batch are made in another
  *   order, so their last digits differ, and with them, where two words are nearly equally likely, the answer.
  * - `logit_bias` is added to logits before everything else. -100 and 100 are not special: they only win practically always.
@@ -40,7 +46,7 @@ export function samplingFor(
   const tokenBias = biasOf(sampling.logit_bias, model, info.vocabulary);
   const fixed: SequenceEvaluateOptions = {
     temperature: sampling.temperature ?? temperature ?? DEFAULT_TEMPERATURE,
-    topK: sampling.top_k ?? 0,
+    topK: sampling.top_k ?? DEFAULT_TOP_K,
     topP: sampling.top_p ?? 1,
     minP: sampling.min_p ?? 0,
     ...(tokenBias === undefined ? {} : { tokenBias }),
