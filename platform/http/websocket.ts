@@ -1,5 +1,6 @@
 import websocket from "@fastify/websocket";
 import type { FastifyInstance, FastifyRequest } from "fastify";
+import type { WebSocket } from "ws";
 import { AppError } from "#schemas";
 import { bearerOf } from "./caller.ts";
 import type { Origins } from "./origins.ts";
@@ -7,6 +8,11 @@ import type { Origins } from "./origins.ts";
 /** What a browser asks for to be answered: its own subprotocols may carry the token, ours carries nothing. */
 const SUBPROTOCOL = "cds.v1";
 const BEARER_PREFIX = "bearer.";
+
+/** Bytes of a reason that fit into a close frame, less what a cut character may grow by. */
+const MAX_REASON_BYTES = 118;
+/** A peer that does not answer a goodbye is cut off after this, ms. */
+const GOODBYE_MS = 2000;
 
 /** What closes the sockets of each route when their server stops. */
 const closers = new WeakMap<object, Set<() => void>>();
@@ -36,6 +42,14 @@ export async function installWebSockets(
     closers.set(app.websocketServer, new Set());
   }
   closers.get(app.websocketServer)?.add(closeAll);
+}
+
+/** Close politely; a peer that does not answer is cut off. Its own goodbye is heard also where it was not listened to. */
+export function closePolitely(ws: WebSocket, code: number, reason: string): void {
+  ws.resume();
+  ws.close(code, Buffer.from(reason).subarray(0, MAX_REASON_BYTES).toString());
+  const timer = setTimeout(() => ws.terminate(), GOODBYE_MS);
+  ws.once("close", () => clearTimeout(timer));
 }
 
 /** The token of an upgrade: from its header, or where a page cannot set one, from the subprotocol `bearer.<token>`. */

@@ -1,5 +1,6 @@
 import type { WebSocket } from "ws";
 import type { Caller } from "#platform/authenticate.ts";
+import { closePolitely } from "#platform/http/websocket.ts";
 import type { Log } from "#platform/log.ts";
 import { AppError, type TaskEvent, toAppError, type UserView } from "#schemas";
 import type { Api } from "../api.ts";
@@ -12,9 +13,6 @@ const MAX_IN_FLIGHT = 8;
 
 /** Close codes of our own, 4000 + the HTTP status that says the same. */
 export const CLOSE = { goingAway: 1001, feedFailed: 1011, unauthenticated: 4401, tooMany: 4429 } as const;
-
-/** Bytes of a reason that fit into a close frame, less what a cut character may grow by. */
-const MAX_REASON_BYTES = 118;
 
 /** All in ms. */
 export interface SocketTiming {
@@ -96,10 +94,7 @@ export class RpcSocket {
   /** Close politely; a peer that does not answer is cut off after two seconds. */
   close(code: number, reason: string): void {
     this.#gone.abort(new AppError("Cancelled", "The connection was closed."));
-    this.#ws.resume();
-    this.#ws.close(code, Buffer.from(reason).subarray(0, MAX_REASON_BYTES).toString());
-    const timer = setTimeout(() => this.#ws.terminate(), 2000);
-    this.#ws.once("close", () => clearTimeout(timer));
+    closePolitely(this.#ws, code, reason);
   }
 
   #receive(data: Buffer): void {

@@ -1,6 +1,7 @@
 import type { WebSocket } from "ws";
 import { z } from "zod";
 import { parseInput, parseJson } from "#platform/http/bodies.ts";
+import { closePolitely } from "#platform/http/websocket.ts";
 import type { Log } from "#platform/log.ts";
 import { modelCaller } from "../access.ts";
 import { ApiError, type ErrorEnvelope, toApiError } from "../api-error.ts";
@@ -14,8 +15,6 @@ const MAX_IN_FLIGHT = 16;
 const PING_MS = 30_000;
 /** After a refusal nothing more is read for so long: what is refused costs its sender nothing, but us. */
 const REFUSED_MS = 100;
-/** Bytes of a reason that fit into a close frame, less what a cut character may grow by. */
-const MAX_REASON_BYTES = 118;
 
 const NAMES = ENDPOINTS.map(({ path }) => path.slice("/v1/".length));
 
@@ -66,11 +65,7 @@ export class StreamSocket {
 
   /** Close politely; a peer that does not answer is cut off after two seconds. */
   close(code: number, reason: string): void {
-    this.#ws.close(code, Buffer.from(reason).subarray(0, MAX_REASON_BYTES).toString());
-    const timer = setTimeout(() => this.#ws.terminate(), 2000);
-    this.#ws.once("close", () => clearTimeout(timer));
-    // Its own goodbye is to be heard.
-    this.#ws.resume();
+    closePolitely(this.#ws, code, reason);
   }
 
   async #receive(data: Buffer): Promise<void> {
