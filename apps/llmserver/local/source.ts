@@ -7,11 +7,12 @@ import type { Answer, BeginOptions, Source } from "../sources/source.ts";
 import { merged } from "./merged.ts";
 import type { LocalModels } from "./models.ts";
 import { refused, toChatGenerate, toCompletionGenerates } from "./requests.ts";
-import type { EngineUsage, GenerateRequest, LoadedModel } from "./types.ts";
+import type { EngineEvent, EngineUsage, GenerateRequest, LoadedModel } from "./types.ts";
 import { chatWording, completionWording, usageOf, type Wording } from "./wording.ts";
 
 /** More than any text has; what is longer than this for each token that fits is not worth counting, which takes seconds. */
 const MOST_BYTES_PER_TOKEN = 64;
+const NOTHING_USED: EngineUsage = { input_tokens: 0, cached_tokens: 0, output_tokens: 0 };
 const NOTHING_TO_REDACT = { text: (text: string) => text, quick: (text: string) => text };
 
 /**
@@ -89,35 +90,24 @@ function textAnswer(
   signal: AbortSignal,
 ): Answer {
   let used: Usage | undefined;
-  const generate = () =>
-    merged(
-      asked.map((one) => model.generate(one, signal)),
-      asked[0]?.n,
-    );
-  const note = (usage: EngineUsage) => {
-    used = { ...usage, counted_by: "model" };
-  };
   const wording = wordingOf(request);
+  async function* events(): AsyncGenerator<EngineEvent[]> {
+    const streams = asked.map((one) => model.generate(one, signal));
+    for await (const { events: said, usage } of merged(streams, asked[0]?.n)) {
+      used = { ...usage, counted_by: "model" };
+      if (said.length > 0) yield said;
+    }
+  }
   return {
     redactor: NOTHING_TO_REDACT,
     used: () => used,
     async *batches() {
-      let last: EngineUsage = { input_tokens: 0, cached_tokens: 0, output_tokens: 0 };
-      for await (const { events, usage } of generate()) {
-        last = usage;
-        note(usage);
-        if (events.length > 0) yield events.map((event) => JSON.stringify(wording.chunk(event)));
-      }
-      yield [JSON.stringify(wording.usage(last)), "[DONE]"];
+      for await (const said of events()) yield said.map((event) => JSON.stringify(wording.chunk(event)));
+      yield [JSON.stringify(wording.usage(used ?? NOTHING_USED)), "[DONE]"];
     },
     async text() {
-      let last: EngineUsage = { input_tokens: 0, cached_tokens: 0, output_tokens: 0 };
-      for await (const { events, usage } of generate()) {
-        last = usage;
-        note(usage);
-        for (const event of events) wording.take(event);
-      }
-      return JSON.stringify(wording.whole(last));
+      for await (const said of events()) for (const event of said) wording.take(event);
+      return JSON.stringify(wording.whole(used ?? NOTHING_USED));
     },
     finish() {},
     report() {},
