@@ -13,13 +13,14 @@ export default defineConfig({
     reporters: ["default", "./tests/support/closing-line-reporter.ts"],
     coverage: {
       provider: "v8",
-      include: ["{apps,agents,database,platform,sandbox,schemas}/**/*.ts"],
+      include: ["{apps,agents,database,platform,sandbox,schemas,workspaces}/**/*.ts"],
       exclude: [
         "**/*.test.ts",
         "**/*.test.tsx",
         "**/dist/**",
         "apps/studio-ui/src/**",
         "**/testing/**",
+        "sandbox/conformance/**",
         "apps/api/sample-project/**",
         "**/*.d.ts",
       ],

@@ -31,7 +31,9 @@ export function explain(readFile: (path: string) => string | undefined = readSys
   return "In a container, allow user namespaces (docker: --security-opt seccomp=unconfined --security-opt systempaths=unconfined).";
 }
 
-async function trial(sandboxes: Sandboxes): Promise<string | undefined> {
+type Trial = Pick<Sandboxes, "slots" | "start" | "tier">;
+
+async function trial(sandboxes: Trial): Promise<string | undefined> {
   const slot = await sandboxes.slots.acquire(AbortSignal.timeout(TRIAL_MS));
   try {
     await using process = await sandboxes.start({
@@ -55,7 +57,7 @@ async function trial(sandboxes: Sandboxes): Promise<string | undefined> {
 }
 
 /** Whether sandboxes work here, found out by starting one; with what to do when not. */
-export async function probe(sandboxes: Sandboxes): Promise<Availability> {
+export async function probe(sandboxes: Trial): Promise<Availability> {
   const missing = missingPrograms();
   if (missing.length > 0) {
     const packages = [...new Set(missing.map((name) => NEEDED[name]))];

@@ -10,7 +10,7 @@ import { findScopeCommand, type ScopeCommand } from "./limits/systemd.ts";
 import { probe } from "./probe.ts";
 import { openRuntime, type Runtime } from "./runtime.ts";
 import { Slots } from "./slots.ts";
-import type { Availability, Engine, LimitTier, SandboxLog, SandboxProcess, SandboxSpec } from "./types.ts";
+import type { Availability, LimitTier, SandboxLog, SandboxProcess, SandboxSpec } from "./types.ts";
 
 const DEFAULT_SLOTS = 256;
 
@@ -25,15 +25,23 @@ export interface SandboxesOptions {
   tier?: LimitTier;
 }
 
-export interface Sandboxes extends Engine<SandboxSpec, SandboxProcess>, AsyncDisposable {
-  readonly tier: LimitTier;
+/** What engines build on that start programs of their own (a module's host, a virtual machine). */
+export interface SandboxHost {
   readonly slots: Slots;
-  /** Sandboxes that run at this moment. */
-  readonly running: number;
-  /** Pid of the launcher process, for those who watch over it. */
-  readonly launcherPid: number | undefined;
+  /** Start a program, as the run engine does. */
+  start(spec: SandboxSpec): Promise<SandboxProcess>;
   /** A path to `source` that every slot's user can read: itself, or a link or copy where it is locked away. */
   reachable(source: string): Promise<string>;
+}
+
+export interface Sandboxes extends SandboxHost, AsyncDisposable {
+  readonly tier: LimitTier;
+  readonly run: RunEngine;
+  /** Pid of the launcher process, for those who watch over it. */
+  readonly launcherPid: number | undefined;
+  /** Whether programs can be run here at all: without that, nothing else of the sandbox can work. */
+  probe(): Promise<Availability>;
+  close(): Promise<void>;
 }
 
 interface Limiting {
@@ -73,13 +81,11 @@ async function chooseLimits(
 }
 
 class OpenSandboxes implements Sandboxes {
-  readonly name = "run";
   readonly slots: Slots;
+  readonly run: RunEngine;
   readonly #runtime: Runtime;
   readonly #limiting: Limiting;
   readonly #launcher: LauncherClient;
-  readonly #engine: RunEngine;
-  #availability: Promise<Availability> | undefined;
   #closing: Promise<void> | undefined;
 
   constructor(parts: {
@@ -92,7 +98,7 @@ class OpenSandboxes implements Sandboxes {
     this.#runtime = parts.runtime;
     this.#limiting = parts.limiting;
     this.#launcher = parts.launcher;
-    this.#engine = parts.engine;
+    this.run = parts.engine;
     this.slots = new Slots({
       runtime: parts.runtime,
       size: parts.options.slots ?? DEFAULT_SLOTS,
@@ -106,24 +112,16 @@ class OpenSandboxes implements Sandboxes {
     return this.#limiting.tier;
   }
 
-  get running(): number {
-    return this.#engine.running;
-  }
-
   get launcherPid(): number | undefined {
     return this.#launcher.pid;
   }
 
   start(spec: SandboxSpec): Promise<SandboxProcess> {
-    return this.#engine.start(spec);
+    return this.run.start(spec);
   }
 
-  /** Found out once by really starting a sandbox; a failure is tried again at the next call. */
-  async probe(): Promise<Availability> {
-    this.#availability ??= probe(this);
-    const availability = await this.#availability;
-    if (!availability.available) this.#availability = undefined;
-    return availability;
+  probe(): Promise<Availability> {
+    return this.run.probe();
   }
 
   reachable(source: string): Promise<string> {
@@ -136,7 +134,7 @@ class OpenSandboxes implements Sandboxes {
   }
 
   async #closeAll(): Promise<void> {
-    await this.#engine.endAll();
+    await this.run.close();
     await this.slots.close();
     await this.#launcher.close();
     await this.#limiting.driver.close();
@@ -179,9 +177,16 @@ export async function openSandboxes(options: SandboxesOptions): Promise<Sandboxe
       },
     });
     closers.push(() => launcher.close());
-    const engine = await RunEngine.open({ runtime, launcher, limits: () => limiting.driver, log });
+    const engine = await RunEngine.open({
+      runtime,
+      launcher,
+      limits: () => limiting.driver,
+      probe: () => probe(sandboxes),
+      log,
+    });
+    const sandboxes = new OpenSandboxes({ runtime, limiting, launcher, engine, options });
     log.debug({ tier: limiting.tier, directory: runtime.dir }, "sandbox ready");
-    return new OpenSandboxes({ runtime, limiting, launcher, engine, options });
+    return sandboxes;
   } catch (error) {
     for (const close of closers.reverse()) await close().catch(() => undefined);
     if (error instanceof AppError) throw error;

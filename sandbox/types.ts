@@ -66,7 +66,7 @@ export interface SandboxStats {
 }
 
 /** One running sandbox. Its streams carry the kernel's back-pressure: what nobody reads is not produced. */
-export interface SandboxProcess extends AsyncDisposable {
+export interface SandboxProcess extends Instance {
   readonly name: string;
   /** The sandbox's first process, as the host counts. */
   readonly pid: number;
@@ -88,10 +88,12 @@ export interface SandboxProcess extends AsyncDisposable {
 
 export type LimitTier = "cgroup2" | "cgroup1" | "systemd" | "rlimits";
 
+export type EngineName = "fs" | "run" | "wasm" | "micro";
+
 /** Whether an engine can work on this machine, found out by trying. */
 export interface Availability {
   available: boolean;
-  /** How limits are enforced; null when nothing can run. */
+  /** How limits are enforced; null when nothing can run, or where the engine keeps its limits by itself. */
   tier: LimitTier | null;
   /** What is missing, or which protection is weaker than it could be. */
   reasons: string[];
@@ -99,10 +101,26 @@ export interface Availability {
   hint?: string;
 }
 
-/** The seam between the sandbox and its ways to isolate: one folder under `engines/` each. */
-export interface Engine<Spec, Handle> {
-  readonly name: string;
+/** Something an engine has started, and somebody has to end: a program, a directory in use, a module, a machine. */
+export interface Instance extends AsyncDisposable {
+  /** Unique in this process, e.g. `vm_x7Kq...`. */
+  readonly id: string;
+  /** ms since 1970. */
+  readonly startedAt: number;
+}
+
+/**
+ * The seam between the sandbox and its ways to isolate: one folder under `engines/` each, one suite of tests for all
+ * (`conformance/`). Engines know no users: who may use which instance is their callers' business.
+ */
+export interface Engine<Spec, Handle extends Instance> {
+  readonly name: EngineName;
+  /** Found out by trying, once; a failure is tried again at the next call. Never throws. */
   probe(): Promise<Availability>;
+  /** Throws AppError InvalidParams for a spec that makes no sense, EngineUnavailable when it cannot work here. */
   start(spec: Spec): Promise<Handle>;
+  /** What has been started and has not ended, oldest first. */
+  list(): readonly Handle[];
+  /** End everything; afterwards `start` throws Unavailable. */
   close(): Promise<void>;
 }

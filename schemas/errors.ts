@@ -31,6 +31,9 @@ export const ERRORS = {
   ResultInvalid: { rpc: -32511, http: 422 },
   DownloadFailed: { rpc: -32520, http: 502 },
   InvalidModel: { rpc: -32521, http: 422 },
+  OutOfFuel: { rpc: -32530, http: 422 },
+  WasmTrap: { rpc: -32531, http: 422 },
+  InvalidModule: { rpc: -32532, http: 422 },
 } as const satisfies Record<string, { rpc: number; http: number }>;
 
 export type ErrorCode = keyof typeof ERRORS;

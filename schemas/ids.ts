@@ -10,6 +10,12 @@ export const ID_PREFIXES = {
   token: "tok",
   instance: "ins",
   download: "dl",
+  process: "run",
+  terminal: "trm",
+  module: "wsm",
+  machine: "vm",
+  snapshot: "snp",
+  directory: "dir",
 } as const;
 
 export type IdKind = keyof typeof ID_PREFIXES;

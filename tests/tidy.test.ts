@@ -5,7 +5,17 @@ import { describe, expect, it } from "vitest";
 
 /** The house rules a linter cannot know: who may import whom, what may stand where, how long a file may be. */
 
-const ROOMS = ["agents", "database", "documents", "metrics", "platform", "sandbox", "schemas", "themes"];
+const ROOMS = [
+  "agents",
+  "database",
+  "documents",
+  "metrics",
+  "platform",
+  "sandbox",
+  "schemas",
+  "themes",
+  "workspaces",
+];
 const APPS = ["api", "auth", "llmserver", "orchestrator", "studio", "studio-ui"];
 
 /** room -> rooms it may import, besides itself. Tests, benches and scripts may import anything. */
@@ -17,11 +27,12 @@ const ARROWS: Record<string, readonly string[]> = {
   database: ["schemas", "platform"],
   sandbox: ["schemas", "platform"],
   documents: ["schemas", "platform"],
+  workspaces: ["schemas", "platform", "database", "sandbox"],
   "apps/studio-ui": ["schemas", "themes"],
   "apps/auth": ["schemas", "platform", "database"],
   "apps/llmserver": ["schemas", "platform", "database"],
-  "apps/api": ["schemas", "platform", "database", "agents", "sandbox"],
-  "apps/orchestrator": ["schemas", "platform", "database", "agents", "sandbox", "documents"],
+  "apps/api": ["schemas", "platform", "database", "agents", "sandbox", "workspaces"],
+  "apps/orchestrator": ["schemas", "platform", "database", "agents", "sandbox", "workspaces", "documents"],
   "apps/studio": [...ROOMS, ...APPS.map((app) => `apps/${app}`)],
 };
 

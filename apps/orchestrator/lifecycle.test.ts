@@ -25,7 +25,7 @@ describe("the orchestrator's life", () => {
     expect(await harness.task(id)).toMatchObject({ state: "pending", attempt: 1 });
     expect(processesNaming(`sleep ${marker}`)).toEqual([]);
     expect(harness.orchestrator.status()).toEqual({ active: 0, idle: 0, spare: 0, processes: 0 });
-    expect(harness.sandboxes.running).toBe(0);
+    expect(harness.sandboxes.run.list()).toEqual([]);
     expect(await harness.slotDirectories()).toEqual([]);
     harness.provider.script({ prompt: "long", reply: { text: "Done at last." } });
     await harness.restart();
@@ -88,6 +88,6 @@ describe("the orchestrator's life", () => {
       await sleep(50);
     expect(harness.orchestrator.status()).toEqual({ active: 0, idle: 1, spare: 0, processes: 1 });
     await harness.orchestrator.close(0);
-    expect(harness.sandboxes.running).toBe(0);
+    expect(harness.sandboxes.run.list()).toEqual([]);
   });
 });

@@ -6,8 +6,16 @@ import { promisify } from "node:util";
 import { makeTemporary } from "./harness.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-/** What the sandbox needs to run: the rooms it imports, and their one package. */
-const PARTS = ["package.json", "sandbox", "schemas", "platform", "node_modules/zod"];
+/** What the sandbox needs to run: the rooms it imports, and their few packages. */
+const PARTS = [
+  "package.json",
+  "sandbox",
+  "schemas",
+  "platform",
+  ...["zod", "prom-client", "tdigest", "bintrees", "@opentelemetry/api"].map(
+    (name) => `node_modules/${name}`,
+  ),
+];
 const NOBODY = 65_534;
 
 /** This product's sandbox, and Node, where an ordinary user can read them: a checkout may be locked away. */

@@ -1,5 +1,5 @@
 import { buildConnector } from "undici";
-import { checkedLookup, isAllowedAddress, RefusedAddress } from "./address.ts";
+import { checkedLookup, isAllowedAddress, RefusedAddress } from "#platform/net/address.ts";
 
 /**
  * Connects for undici, but only to an address that is allowed: it is checked when the connection is made, so that a

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
+import { checkedLookup, isAllowedAddress } from "#platform/net/address.ts";
 import { within } from "#tests/support/within.ts";
-import { checkedLookup, isAllowedAddress } from "./address.ts";
 import { Breakers } from "./breaker.ts";
 import { Deadline } from "./deadline.ts";
 import { readEvents } from "./events.ts";

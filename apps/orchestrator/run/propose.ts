@@ -1,7 +1,7 @@
 import type { Agent, ProposedFile } from "#agents";
 import { type NewChange, putBlobs, readBlobs } from "#database/projects/index.ts";
 import { newId } from "#platform/ids.ts";
-import type { ChangedFile, Collected } from "../workspace/collect.ts";
+import type { ChangedFile, Collected } from "#workspaces/collect.ts";
 import type { RunDeps, RunEnd, RunningTask } from "./run-deps.ts";
 
 const MAX_SUMMARY_CHARS = 120;

@@ -4,9 +4,17 @@ import { AppError } from "#schemas";
 import { findProgram, type SystemLayout, systemLayout } from "../../host.ts";
 import type { LauncherClient } from "../../launcher/client.ts";
 import type { LimitDriver, LimitGroup } from "../../limits/limits.ts";
+import { operation } from "../../operations.ts";
 import type { Runtime } from "../../runtime.ts";
 import type { Slot } from "../../slots.ts";
-import type { SandboxLog, SandboxMount, SandboxProcess, SandboxSpec } from "../../types.ts";
+import type {
+  Availability,
+  Engine,
+  SandboxLog,
+  SandboxMount,
+  SandboxProcess,
+  SandboxSpec,
+} from "../../types.ts";
 import { bwrapCommand, bwrapOptions } from "./bwrap-args.ts";
 import { checkSpec } from "./policy.ts";
 import { RunProcess } from "./process.ts";
@@ -17,6 +25,8 @@ export interface RunEngineInput {
   launcher: LauncherClient;
   /** Asked for at every start: a restarted launcher may bring another. */
   limits: () => LimitDriver;
+  /** Finds out by a trial whether programs can be started here. */
+  probe: () => Promise<Availability>;
   log: SandboxLog;
 }
 
@@ -41,14 +51,17 @@ function need(name: keyof typeof NEEDED): string {
 }
 
 /** Programs in namespaces of their own by bubblewrap: no network, no host files, a system-call filter, limits. */
-export class RunEngine {
+export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
+  readonly name = "run";
   readonly #input: RunEngineInput;
   readonly #system: SystemLayout;
   readonly #filter: string;
   /** Until they are ended or their slot is released: what has exited may still be read from. */
   readonly #open = new Map<RunProcess, Slot>();
-  #running = 0;
+  readonly #running = new Set<RunProcess>();
+  #availability: Promise<Availability> | undefined;
   #count = 0;
+  #closed = false;
 
   private constructor(input: RunEngineInput, filter: string) {
     this.#input = input;
@@ -62,8 +75,15 @@ export class RunEngine {
     return new RunEngine(input, filter);
   }
 
-  get running(): number {
-    return this.#running;
+  list(): readonly SandboxProcess[] {
+    return [...this.#running];
+  }
+
+  async probe(): Promise<Availability> {
+    this.#availability ??= this.#input.probe();
+    const availability = await this.#availability;
+    if (!availability.available) this.#availability = undefined;
+    return availability;
   }
 
   /**
@@ -71,7 +91,24 @@ export class RunEngine {
    * as exit code 1 or 127 and a line on stderr. Throws AppError InvalidParams for a spec that could not be isolated
    * safely, NotFound for a missing mount source, EngineUnavailable when no sandbox can be made.
    */
-  async start(spec: SandboxSpec): Promise<SandboxProcess> {
+  start(spec: SandboxSpec): Promise<SandboxProcess> {
+    return operation(this.name, "start", { bridge: spec.bridge !== undefined }, () => this.#start(spec));
+  }
+
+  /** End every sandbox of one slot, or all. */
+  async endAll(slot?: Slot): Promise<void> {
+    const theirs = [...this.#open].filter(([, owner]) => slot === undefined || owner === slot);
+    await Promise.all(theirs.map(([process]) => process.kill()));
+    for (const [process] of theirs) this.#open.delete(process);
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.endAll();
+  }
+
+  async #start(spec: SandboxSpec): Promise<SandboxProcess> {
+    if (this.#closed) throw new AppError("Unavailable", "The sandbox is shutting down.");
     checkSpec(spec);
     const programs = { bwrap: need("bwrap"), prlimit: need("prlimit") };
     if (spec.bridge !== undefined) need("socat");
@@ -86,13 +123,6 @@ export class RunEngine {
       await group.remove().catch(() => undefined);
       throw error;
     }
-  }
-
-  /** End every sandbox of one slot, or all. */
-  async endAll(slot?: Slot): Promise<void> {
-    const theirs = [...this.#open].filter(([, owner]) => slot === undefined || owner === slot);
-    await Promise.all(theirs.map(([process]) => process.kill()));
-    for (const [process] of theirs) this.#open.delete(process);
   }
 
   async #launch(spec: SandboxSpec, { bwrap, prlimit }: Programs, group: LimitGroup): Promise<RunProcess> {
@@ -114,10 +144,8 @@ export class RunEngine {
     group.attach(launched.pid);
     const process = new RunProcess({ name: spec.name, launched, launcher, group, log });
     this.#open.set(process, slot);
-    this.#running += 1;
-    void process.exited.finally(() => {
-      this.#running -= 1;
-    });
+    this.#running.add(process);
+    void process.exited.finally(() => this.#running.delete(process));
     return process;
   }
 

@@ -1,9 +1,11 @@
 import { readFileSync } from "node:fs";
 import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
+import { newId } from "#platform/ids.ts";
 import { AppError } from "#schemas";
 import type { LaunchExit, Launched, LauncherClient } from "../../launcher/client.ts";
 import type { LimitGroup, LimitHits } from "../../limits/limits.ts";
+import { operation } from "../../operations.ts";
 import { isRunning, type ProcessInfo, readProcess, signal } from "../../process-tree.ts";
 import type { LimitName, SandboxExit, SandboxLog, SandboxProcess, SandboxStats } from "../../types.ts";
 import { BRIDGE_INSIDE_PID } from "./bwrap-args.ts";
@@ -28,6 +30,8 @@ export interface RunProcessInput {
 const identity = ({ pid, started }: { pid: number; started: string }) => `${pid}/${started}`;
 
 export class RunProcess implements SandboxProcess {
+  readonly id = newId("process");
+  readonly startedAt = Date.now();
   readonly name: string;
   readonly pid: number;
   readonly stdin: Socket;
@@ -92,7 +96,15 @@ export class RunProcess implements SandboxProcess {
     return swept.size;
   }
 
-  async kill(): Promise<void> {
+  kill(): Promise<void> {
+    return operation("run", "kill", {}, () => this.#kill());
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.kill();
+  }
+
+  async #kill(): Promise<void> {
     this.#killed = true;
     if (!this.#gone) {
       this.#input.launcher.kill(this.#input.launched);
@@ -104,10 +116,6 @@ export class RunProcess implements SandboxProcess {
       if (outcome === "late") throw stillAlive(this.name);
     }
     this.#dropStreams();
-  }
-
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.kill();
   }
 
   /** The outer process has ended: make sure of all others, and find out why. */
