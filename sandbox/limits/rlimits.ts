@@ -11,8 +11,10 @@ import {
   treeOf,
 } from "../process-tree.ts";
 import type { SandboxLimits } from "../types.ts";
-import { type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
+import type { LimitDriver, LimitGroup } from "./limits.ts";
 
+/** bubblewrap's init, which lives in the sandbox's own user namespace; the outer process does not. */
+const OWN_INSIDE = 1;
 const STOP_MS = 5000;
 const STOP_WAIT_MS = 2;
 /** Looks in a row that must find nothing running: a single one can miss who forks and exits meanwhile. */
@@ -29,7 +31,7 @@ class TreeGroup implements LimitGroup {
   #stopped: ProcessInfo[] = [];
 
   constructor(limits: SandboxLimits) {
-    const processes = limits.processes + OWN_PROCESSES;
+    const processes = limits.processes + OWN_INSIDE;
     this.prlimit = countsProcessesPerNamespace() ? [`--nproc=${processes}`] : [];
   }
 

@@ -1,4 +1,4 @@
-import { execFile } from "node:child_process";
+import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { chmod, cp, mkdir, rm } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -22,30 +22,35 @@ const NOBODY = 65_534;
 export interface ReadableClone extends AsyncDisposable {
   /** Run one of the sandbox's files as that user with a data directory of its own; answers its stdout. */
   run(file: string): Promise<string>;
+  /** The same, with streams, for the caller to end. */
+  start(file: string, ...args: string[]): ChildProcess;
 }
 
-export async function makeReadableClone(): Promise<ReadableClone> {
+/** `more`: further files or directories of the checkout. */
+export async function makeReadableClone(...more: string[]): Promise<ReadableClone> {
   const dir = await makeTemporary();
   await chmod(dir, 0o755);
-  for (const part of PARTS) await cp(join(ROOT, part), join(dir, part), { recursive: true });
+  for (const part of [...PARTS, ...more]) await cp(join(ROOT, part), join(dir, part), { recursive: true });
   const node = join(dir, basename(process.execPath));
   await cp(process.execPath, node);
   const home = join(dir, "home");
   await mkdir(home);
-  const user = { uid: NOBODY, gid: NOBODY };
+  const env = { HOME: home, PATH: "/usr/bin:/bin" };
+  const options = { uid: NOBODY, gid: NOBODY, cwd: home, env };
+  const command = (file: string) => [join(dir, file), join(home, "data")];
   await promisify(execFile)("chmod", ["-R", "a+rX", dir]);
   await promisify(execFile)("chown", [`${NOBODY}:${NOBODY}`, home]);
   return {
     async run(file) {
-      const { stdout } = await promisify(execFile)(node, [join(dir, file), join(home, "data")], {
-        ...user,
-        cwd: home,
-        env: { HOME: home, PATH: "/usr/bin:/bin" },
+      const { stdout } = await promisify(execFile)(node, command(file), {
+        ...options,
         timeout: 60_000,
         maxBuffer: 1 << 24,
       });
       return stdout;
     },
+    start: (file, ...args) =>
+      spawn(node, [...command(file), ...args], { ...options, stdio: ["pipe", "pipe", "inherit"] }),
     async [Symbol.asyncDispose]() {
       await rm(dir, { recursive: true, force: true });
     },
