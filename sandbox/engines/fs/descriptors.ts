@@ -4,7 +4,7 @@ import { AppError } from "#schemas";
 
 /** linux/fcntl.h; Node does not name it. A handle on the place alone: opening a FIFO so cannot hang. */
 const O_PATH = 0o10000000;
-const { O_DIRECTORY, O_NOFOLLOW } = fs.constants;
+const { O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants;
 
 const openAsync = promisify(fs.open);
 const closeAsync = promisify(fs.close);
@@ -37,6 +37,24 @@ export function openAt(directory: number, name: Name, flags: number, mode?: numb
 /** A handle on a directory; ELOOP or ENOTDIR when it is a link or something else. */
 export function openDirectory(directory: number, name: Name): Promise<number> {
   return openAt(directory, name, O_PATH | O_DIRECTORY);
+}
+
+/**
+ * The same at once, in the calling thread: nearly always the kernel has the name in memory, and a trip to the
+ * thread pool costs ten times the call. Nothing a user does to a file or directory makes such an open wait.
+ */
+export function openDirectoryNow(directory: number, name: string): number {
+  return fs.openSync(at(directory, name), O_PATH | O_DIRECTORY | O_NOFOLLOW);
+}
+
+/** A regular file's descriptor for reading, or one of a thing that is none: neither FIFO nor lease is waited for. */
+export function openToReadNow(directory: number, name: Name): number {
+  return fs.openSync(at(directory, name), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
+}
+
+/** Give back a descriptor that nothing was written through: there is nothing to wait for. */
+export function closeNow(descriptor: number): void {
+  fs.closeSync(descriptor);
 }
 
 /** A handle on the directory that is the root of a walk; the way to it is the caller's own. */
@@ -82,6 +100,13 @@ export function toJailError(error: unknown, path: string): unknown {
     case "EPERM":
     case "ENXIO":
       return new AppError("Forbidden", `${path} cannot be opened.`, {}, error);
+    case "EAGAIN":
+      return new AppError(
+        "Conflict",
+        `Another program holds ${path} for itself.`,
+        { hint: "Try again when it has let go of it." },
+        error,
+      );
     case "ENOSPC":
     case "EDQUOT":
       return new AppError("QuotaExceeded", "The disk is full.", {}, error);

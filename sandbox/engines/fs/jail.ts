@@ -4,28 +4,30 @@ import { constants, type Stats } from "node:fs";
 import { lchown, lstat, mkdir, opendir, rename, unlink } from "node:fs/promises";
 import { promisify } from "node:util";
 import { AppError } from "#schemas";
+import { checkRegular, readUpTo, writeAll } from "./content.ts";
+import { type CopyBounds, type CopyResult, copyTree } from "./copy.ts";
 import {
   at,
   close,
+  closeNow,
   errorCode,
-  fstat,
   ignoring,
   openAt,
-  openDirectory,
+  openDirectoryNow,
   openRoot,
+  openToReadNow,
   self,
   toJailError,
 } from "./descriptors.ts";
+import { type MeasureBounds, type Measured, measureTree } from "./measure.ts";
 import { splitPath } from "./path.ts";
 import { removeTree } from "./remove.ts";
 import { irregularity, type WalkOptions, type WalkResult, walkDirectory } from "./walk.ts";
 
-const { O_RDONLY, O_WRONLY, O_CREAT, O_EXCL, O_NONBLOCK, O_NOCTTY } = constants;
+const { O_WRONLY, O_CREAT, O_EXCL } = constants;
 const REMOVE_MS = 60_000;
 const MAX_LISTED = 100_000;
 
-const readAsync = promisify(fs.read);
-const writeAsync = promisify(fs.write);
 const fchmod = promisify(fs.fchmod);
 const fchown = promisify(fs.fchown);
 
@@ -43,6 +45,16 @@ export interface JailEntry {
   executable: boolean;
 }
 
+/** What stands at a path; `other`: a link, hard link, FIFO, socket or device, of which nothing more is told. */
+export interface JailStat {
+  kind: JailEntry["kind"];
+  /** Bytes; 0 for all but files. */
+  size: number;
+  executable: boolean;
+  mtimeMs: number;
+  ctimeMs: number;
+}
+
 export interface JailOptions {
   /** Who owns what is made; for a server running as root that works in another user's directory. */
   owner?: { uid: number; gid: number };
@@ -57,7 +69,10 @@ export interface JailOptions {
 export class Jail implements AsyncDisposable {
   readonly #root: number;
   readonly #owner: { uid: number; gid: number } | undefined;
-  #closed = false;
+  /** Operations under way. */
+  #busy = 0;
+  #idle: (() => void) | undefined;
+  #closing: Promise<void> | undefined;
 
   private constructor(root: number, options: JailOptions) {
     this.#root = root;
@@ -76,10 +91,9 @@ export class Jail implements AsyncDisposable {
   /** A regular file's content; more than `maxBytes` is PayloadTooLarge. */
   async read(path: string, maxBytes: number): Promise<JailFile> {
     return this.#inParent(path, false, async (parent, name) => {
-      // Without O_NONBLOCK opening a FIFO would wait for its other end.
-      const file = await openAt(parent, name, O_RDONLY | O_NONBLOCK | O_NOCTTY);
+      const file = openToReadNow(parent, name);
       try {
-        const stat = await fstat(file);
+        const stat = fs.fstatSync(file);
         checkRegular(stat, path);
         const content = await readUpTo(file, stat.size, maxBytes, path);
         return {
@@ -89,18 +103,19 @@ export class Jail implements AsyncDisposable {
           ctimeMs: stat.ctimeMs,
         };
       } finally {
-        await close(file);
+        closeNow(file);
       }
     });
   }
 
   /**
    * Put `content` there at once or not at all, missing directories included. What stood there is replaced,
-   * not written through: be it a link, a hard link or a FIFO.
+   * not written through: be it a link, a hard link or a FIFO. Not synced to the disk: what has to outlive a
+   * power cut belongs into the database.
    */
   async write(path: string, content: Uint8Array, options: { executable?: boolean } = {}): Promise<void> {
     await this.#inParent(path, true, async (parent, name) => {
-      const draft = `.${randomBytes(12).toString("hex")}.tmp`;
+      const draft = draftName();
       const file = await openAt(parent, draft, O_WRONLY | O_CREAT | O_EXCL, 0o600);
       try {
         try {
@@ -131,16 +146,33 @@ export class Jail implements AsyncDisposable {
         }
         const stat = await lstat(at(directory, name)).catch(ignoring("ENOENT"));
         if (stat === undefined) continue;
-        const regular = irregularity(stat) === undefined;
-        const kind = !regular ? "other" : stat.isDirectory() ? "directory" : "file";
-        entries.push({
-          name,
-          kind,
-          size: kind === "file" ? stat.size : 0,
-          executable: kind === "file" && (stat.mode & 0o100) !== 0,
-        });
+        const { kind, size, executable } = describe(stat);
+        entries.push({ name, kind, size, executable });
       }
       return entries.sort((one, other) => (one.name < other.name ? -1 : 1));
+    });
+  }
+
+  /** What stands there. */
+  async stat(path: string): Promise<JailStat> {
+    if (splitPath(path).length === 0) {
+      return this.#run(path, async () => describe(fs.fstatSync(this.#root)));
+    }
+    return this.#inParent(path, false, async (parent, name) => describe(await lstat(at(parent, name))));
+  }
+
+  /** How many names at the end of `path` do not exist. */
+  async missing(path: string): Promise<number> {
+    const names = splitPath(path);
+    return this.#run(path, async () => {
+      const { directory, rest } = this.#descendFar(names);
+      try {
+        const last = rest.length === 1 ? rest[0] : undefined;
+        if (last === undefined) return rest.length;
+        return (await lstat(at(directory, last)).catch(ignoring("ENOENT"))) === undefined ? 1 : 0;
+      } finally {
+        this.#leave(directory);
+      }
     });
   }
 
@@ -151,8 +183,9 @@ export class Jail implements AsyncDisposable {
 
   /** Make a directory and those on the way; one that is there already is fine. */
   async mkdir(path: string): Promise<void> {
+    const names = splitPath(path);
     await this.#run(path, async () => {
-      await close(await this.#descend(splitPath(path), true));
+      this.#leave(await this.#descend(names, true));
     });
   }
 
@@ -166,10 +199,63 @@ export class Jail implements AsyncDisposable {
     }
   }
 
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
-    await close(this.#root);
+  /**
+   * Give a file, link or tree another name, missing directories on the way to it included. Nothing is replaced:
+   * Conflict when something stands there, but for a file or empty directory made in that very moment.
+   */
+  async move(from: string, to: string): Promise<void> {
+    this.#checkApart(from, to);
+    await this.#between(from, to, async (source, name, target, newName) => {
+      try {
+        await rename(at(source, name), at(target, newName));
+      } catch (error) {
+        // Only after a directory on the way was moved meanwhile: the names themselves have been compared.
+        if (errorCode(error) === "EINVAL") throw intoItself(from, to);
+        throw error;
+      }
+    });
+  }
+
+  /**
+   * Copy a file or a whole tree, at once or not at all; links, hard links and whatever else is no plain file are
+   * left out and counted. Nothing is replaced, as with `move`. @throws AppError QuotaExceeded beyond `bounds`.
+   */
+  async copy(from: string, to: string, bounds: CopyBounds): Promise<CopyResult> {
+    this.#checkApart(from, to);
+    return this.#between(from, to, async (source, name, target, newName) => {
+      const draft = draftName();
+      try {
+        const result = await copyTree({ source, name, target, newName: draft }, bounds, this.#owner);
+        await rename(at(target, draft), at(target, newName));
+        return result;
+      } catch (error) {
+        await removeTree(target, draft, REMOVE_MS);
+        throw error;
+      }
+    });
+  }
+
+  /** How much everything below is, whatever it is. */
+  measure(bounds: MeasureBounds): Promise<Measured> {
+    return this.#run("", () => measureTree(this.#root, bounds));
+  }
+
+  /**
+   * Do something with the root's own descriptor, which stays open until it is done. For those who work on the whole
+   * tree; `directory` must not be used later.
+   */
+  withRoot<T>(act: (directory: number) => Promise<T>): Promise<T> {
+    return this.#run("", () => act(this.#root));
+  }
+
+  /** Nothing more is begun; what has been begun is waited for. */
+  close(): Promise<void> {
+    // A descriptor closed under an operation could by then be another's directory.
+    this.#closing ??= new Promise<void>((resolve) => {
+      this.#idle = resolve;
+      if (this.#busy === 0) resolve();
+    }).then(() => close(this.#root));
+    return this.#closing;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -177,100 +263,136 @@ export class Jail implements AsyncDisposable {
   }
 
   async #run<T>(path: string, act: () => Promise<T>): Promise<T> {
-    if (this.#closed) throw new AppError("Unavailable", "The directory has been closed.");
+    if (this.#closing !== undefined) throw new AppError("Unavailable", "The directory has been closed.");
+    this.#busy += 1;
     try {
       return await act();
     } catch (error) {
       throw toJailError(error, path === "" ? "the directory" : path);
+    } finally {
+      this.#busy -= 1;
+      if (this.#busy === 0) this.#idle?.();
     }
   }
 
-  #inDirectory<T>(path: string, act: (directory: number) => Promise<T>): Promise<T> {
+  async #inDirectory<T>(path: string, act: (directory: number) => Promise<T>): Promise<T> {
+    const names = splitPath(path);
     return this.#run(path, async () => {
-      const directory = await this.#descend(splitPath(path), false);
+      const directory = await this.#descend(names, false);
       try {
         return await act(directory);
       } finally {
-        await close(directory);
+        this.#leave(directory);
       }
     });
   }
 
-  #inParent<T>(path: string, make: boolean, act: (parent: number, name: string) => Promise<T>): Promise<T> {
+  async #inParent<T>(
+    path: string,
+    make: boolean,
+    act: (parent: number, name: string) => Promise<T>,
+  ): Promise<T> {
+    const names = splitPath(path);
+    const name = names.pop();
+    if (name === undefined) throw new AppError("InvalidParams", "The path names no file.");
     return this.#run(path, async () => {
-      const names = splitPath(path);
-      const name = names.pop();
-      if (name === undefined) throw new AppError("InvalidParams", "The path names no file.");
       const parent = await this.#descend(names, make);
       try {
         return await act(parent, name);
       } finally {
-        await close(parent);
+        this.#leave(parent);
       }
     });
   }
 
-  /** A descriptor of the directory at the end of `names`; the caller closes it. */
+  /** Both parents open, the source there, and nothing at the target. */
+  #between<T>(
+    from: string,
+    to: string,
+    act: (source: number, name: string, target: number, newName: string) => Promise<T>,
+  ): Promise<T> {
+    return this.#inParent(from, false, async (source, name) => {
+      await lstat(at(source, name));
+      return this.#inParent(to, true, async (target, newName) => {
+        if ((await lstat(at(target, newName)).catch(ignoring("ENOENT"))) !== undefined) {
+          throw new AppError("Conflict", `${to} exists already.`, {
+            hint: "Remove it, or choose another name.",
+          });
+        }
+        return act(source, name, target, newName);
+      });
+    });
+  }
+
+  #checkApart(from: string, to: string): void {
+    const [source, target] = [splitPath(from), splitPath(to)];
+    if (source.every((name, index) => target[index] === name)) throw intoItself(from, to);
+  }
+
+  /** A descriptor of the directory at the end of `names`; the caller hands it to `#leave`. */
   async #descend(names: readonly string[], make: boolean): Promise<number> {
-    let directory = await openDirectory(this.#root, ".");
-    for (const name of names) {
+    let { directory, rest } = this.#descendFar(names);
+    if (rest.length > 0 && !make) {
+      this.#leave(directory);
+      throw new AppError("NotFound", `There is no ${names.join("/")}.`);
+    }
+    for (const name of rest) {
       try {
-        const next = await this.#enter(directory, name, make);
-        await close(directory);
+        const next = await this.#make(directory, name);
+        this.#leave(directory);
         directory = next;
       } catch (error) {
-        await close(directory);
+        this.#leave(directory);
         throw error;
       }
     }
     return directory;
   }
 
-  async #enter(directory: number, name: string, make: boolean): Promise<number> {
-    try {
-      return await openDirectory(directory, name);
-    } catch (error) {
-      if (!make || errorCode(error) !== "ENOENT") throw error;
+  /** As far as there are directories, and the names of those that are missing. */
+  #descendFar(names: readonly string[]): { directory: number; rest: readonly string[] } {
+    let directory = this.#root;
+    for (const [index, name] of names.entries()) {
+      try {
+        const next = openDirectoryNow(directory, name);
+        this.#leave(directory);
+        directory = next;
+      } catch (error) {
+        if (errorCode(error) === "ENOENT") return { directory, rest: names.slice(index) };
+        this.#leave(directory);
+        throw error;
+      }
     }
+    return { directory, rest: [] };
+  }
+
+  #leave(directory: number): void {
+    if (directory !== this.#root) closeNow(directory);
+  }
+
+  async #make(directory: number, name: string): Promise<number> {
     await mkdir(at(directory, name), 0o755).catch(ignoring("EEXIST"));
-    const made = await openDirectory(directory, name);
+    const made = openDirectoryNow(directory, name);
     // By descriptor: the name may have become a link meanwhile, and a link's target is not ours to give away.
     if (this.#owner !== undefined) await lchown(`${self(made)}/.`, this.#owner.uid, this.#owner.gid);
     return made;
   }
 }
 
-function checkRegular(stat: Stats, path: string): void {
-  const reason = stat.isDirectory() ? "directory" : irregularity(stat);
-  if (reason === "directory") throw new AppError("Conflict", `${path} is a directory.`);
-  if (reason !== undefined) throw new AppError("Forbidden", `${path} is no regular file (${reason}).`);
-}
+const draftName = () => `.${randomBytes(12).toString("hex")}.tmp`;
 
-/** Read to the end, trusting neither the size told (it may grow) nor the file to be as small as it says. */
-async function readUpTo(file: number, size: number, maxBytes: number, path: string): Promise<Buffer> {
-  const tooLarge = () =>
-    new AppError("PayloadTooLarge", `${path} is larger than ${maxBytes} bytes.`, {
-      hint: "Raise the limit or make the file smaller.",
-    });
-  if (size > maxBytes) throw tooLarge();
-  let buffer = Buffer.allocUnsafe(size + 1);
-  let length = 0;
-  for (;;) {
-    const { bytesRead } = await readAsync(file, buffer, length, buffer.length - length, null);
-    length += bytesRead;
-    if (length > maxBytes) throw tooLarge();
-    if (bytesRead === 0) return buffer.subarray(0, length);
-    if (length === buffer.length) {
-      const larger = Buffer.allocUnsafe(Math.min(maxBytes + 1, buffer.length * 2));
-      buffer.copy(larger, 0, 0, length);
-      buffer = larger;
-    }
-  }
-}
+const intoItself = (from: string, to: string) =>
+  new AppError("InvalidParams", `${from || "The directory"} cannot become ${to || "the directory"}.`, {
+    hint: "Nothing can be moved or copied into itself.",
+  });
 
-async function writeAll(file: number, content: Uint8Array): Promise<void> {
-  for (let done = 0; done < content.length; ) {
-    const { bytesWritten } = await writeAsync(file, content, done, content.length - done, null);
-    done += bytesWritten;
-  }
+function describe(stat: Stats): JailStat {
+  const kind = irregularity(stat) !== undefined ? "other" : stat.isDirectory() ? "directory" : "file";
+  return {
+    kind,
+    size: kind === "file" ? stat.size : 0,
+    executable: kind === "file" && (stat.mode & 0o100) !== 0,
+    mtimeMs: stat.mtimeMs,
+    ctimeMs: stat.ctimeMs,
+  };
 }
