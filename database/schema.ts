@@ -136,7 +136,7 @@ export interface RevisionsTable {
   project_id: string;
   revision: number;
   author: string;
-  kind: "edit" | "agent" | "import" | "rollback";
+  kind: "edit" | "agent" | "import" | "rollback" | "run";
   summary: string;
   change_id: string | null;
   files: number;

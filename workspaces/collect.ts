@@ -4,7 +4,7 @@ import type { TreeFile } from "#database/projects/types.ts";
 import type { Jail, WalkEntry, WalkResult } from "#sandbox";
 import { AppError } from "#schemas";
 import { IgnoreRules, isAgentConfiguration, isNeverKept, isRulesFile } from "./ignored.ts";
-import type { Workspace } from "./workspace.ts";
+import type { Snapshot } from "./workspace.ts";
 
 const MAX_DEPTH = 64;
 /** Directories count as entries too, and ignored files below ordinary names. */
@@ -19,6 +19,22 @@ export interface CollectLimits {
   readonly projectFiles: number;
 }
 
+/** A working directory and what is known of it. */
+export interface CollectSource {
+  /** The project's files that were put into it. */
+  readonly base: ReadonlyMap<string, TreeFile>;
+  /** How they looked then. */
+  readonly snapshot: ReadonlyMap<string, Snapshot>;
+  /** Paths of the project that were not put into it. */
+  readonly withheld: readonly string[];
+  /** The project's own .gitignore files. */
+  readonly rules: IgnoreRules;
+  /** Whether configuration of agents' programs counts as a result: never an agent's own. */
+  readonly keepsAgentConfiguration: boolean;
+  /** The directory that holds `work`. */
+  openJail(): Promise<Jail>;
+}
+
 /** One path the agent changed. */
 export interface ChangedFile {
   readonly path: string;
@@ -27,6 +43,8 @@ export interface ChangedFile {
   /** What stands there now; null: nothing. */
   readonly content: Buffer | null;
   readonly executable: boolean;
+  /** How the file looked when it was read; null: there is none. */
+  readonly seen: Snapshot | null;
 }
 
 export interface Collected {
@@ -43,7 +61,7 @@ export interface Collected {
  * oversized new files are left out with a word. @throws AppError RunFailed when the directory is gone,
  * QuotaExceeded when there is more than anybody reviews.
  */
-export async function collectChanges(workspace: Workspace, limits: CollectLimits): Promise<Collected> {
+export async function collectChanges(workspace: CollectSource, limits: CollectLimits): Promise<Collected> {
   await using jail = await workspace.openJail().catch((error: unknown) => {
     throw new AppError("RunFailed", "The agent removed its working directory.", {}, error);
   });
@@ -59,7 +77,7 @@ export async function collectChanges(workspace: Workspace, limits: CollectLimits
 }
 
 /** What the walk does not even look into: it may be huge. Paths the project itself has are always looked at. */
-function skipper(workspace: Workspace): (path: string, kind: "file" | "directory") => boolean {
+function skipper(workspace: CollectSource): (path: string, kind: "file" | "directory") => boolean {
   const known = new Set<string>();
   for (const path of workspace.base.keys()) {
     for (let at = path.lastIndexOf("/"); at !== -1; at = path.lastIndexOf("/", at - 1))
@@ -72,7 +90,7 @@ function skipper(workspace: Workspace): (path: string, kind: "file" | "directory
 }
 
 class Collection {
-  readonly #workspace: Workspace;
+  readonly #workspace: CollectSource;
   readonly #jail: Jail;
   readonly #limits: CollectLimits;
   readonly #walk: WalkResult;
@@ -80,7 +98,7 @@ class Collection {
   readonly #warnings: string[] = [];
   #bytes = 0;
 
-  constructor(workspace: Workspace, jail: Jail, limits: CollectLimits, walk: WalkResult) {
+  constructor(workspace: CollectSource, jail: Jail, limits: CollectLimits, walk: WalkResult) {
     this.#workspace = workspace;
     this.#jail = jail;
     this.#limits = limits;
@@ -117,10 +135,9 @@ class Collection {
   }
 
   async #take(entry: WalkEntry, before: TreeFile | null): Promise<void> {
-    const { path, size, executable } = entry;
-    const was = this.#workspace.snapshot.get(path);
-    if (was?.ctimeMs === entry.ctimeMs && was.size === size && was.executable === executable) return;
-    if (isAgentConfiguration(path)) {
+    const { path, size } = entry;
+    if (sameLooks(this.#workspace.snapshot.get(path), entry)) return;
+    if (isAgentConfiguration(path) && !this.#workspace.keepsAgentConfiguration) {
       this.#warn(path, "was left out: agents may not change the configuration of agents");
       return;
     }
@@ -143,7 +160,9 @@ class Collection {
         hint: "Have large files generated elsewhere, or listed in .gitignore.",
       });
     }
-    this.#files.push({ path, base: before, content: file.content, executable: file.executable });
+    const { content, ctimeMs } = file;
+    const seen = { size: content.length, executable: file.executable, ctimeMs };
+    this.#files.push({ path, base: before, content, executable: file.executable, seen });
   }
 
   #deletions(found: ReadonlySet<string>): void {
@@ -156,7 +175,7 @@ class Collection {
     const withheld = new Set(this.#workspace.withheld);
     for (const [path, base] of this.#workspace.base) {
       if (found.has(path) || withheld.has(path) || hidden(path)) continue;
-      this.#files.push({ path, base, content: null, executable: base.executable });
+      this.#files.push({ path, base, content: null, executable: base.executable, seen: null });
     }
   }
 
@@ -164,6 +183,11 @@ class Collection {
     if (this.#warnings.length < MAX_WARNINGS) this.#warnings.push(`${showPath(path)} ${what}`);
     else if (this.#warnings.length === MAX_WARNINGS) this.#warnings.push("More was left out.");
   }
+}
+
+/** Whether a file has not been touched since. */
+export function sameLooks(was: Snapshot | undefined, now: Snapshot): boolean {
+  return was?.ctimeMs === now.ctimeMs && was.size === now.size && was.executable === now.executable;
 }
 
 function sameAs(before: TreeFile, content: Buffer, executable: boolean): boolean {

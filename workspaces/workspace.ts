@@ -5,6 +5,7 @@ import { getProject, readContents, readTree } from "#database/projects/index.ts"
 import type { TreeFile } from "#database/projects/types.ts";
 import { Jail, type WalkEntry } from "#sandbox";
 import { AppError } from "#schemas";
+import type { CollectSource } from "./collect.ts";
 import { IgnoreRules, isAgentConfiguration, isRulesFile } from "./ignored.ts";
 
 const PARALLEL_WRITES = 16;
@@ -12,7 +13,7 @@ const PARALLEL_WRITES = 16;
 const ACTIVE = "request";
 const PARTS = ["work", "prompts", "outputs", "temp", "pdfs"] as const;
 
-interface Owner {
+export interface Owner {
   readonly uid: number;
   readonly gid: number;
 }
@@ -33,7 +34,8 @@ export type Snapshot = Pick<WalkEntry, "size" | "executable" | "ctimeMs">;
  * One request's own directory: `requests/<id>/{work,prompts,outputs,temp,pdfs}` (MU-2). It is filled where no
  * sandbox can reach it, moved in one step to where the agent works, and moved back before anything is read.
  */
-export class Workspace {
+export class Workspace implements CollectSource {
+  readonly keepsAgentConfiguration = false;
   readonly revision: number;
   /** The project's files at `revision`. */
   readonly base: ReadonlyMap<string, TreeFile>;
@@ -124,7 +126,8 @@ export class Workspace {
   }
 }
 
-async function fill(
+/** Put a project's files into an empty directory that no sandbox can reach. @returns its rules. */
+export async function fill(
   db: Db,
   work: string,
   files: readonly TreeFile[],
@@ -175,7 +178,7 @@ async function writeNew(
 }
 
 /** Times of change as the kernel keeps them: what differs later has been touched, nobody can set them back. */
-async function snapshotOf(work: string, files: number): Promise<Map<string, Snapshot>> {
+export async function snapshotOf(work: string, files: number): Promise<Map<string, Snapshot>> {
   if (files === 0) return new Map();
   await using jail = await Jail.open(work);
   const { entries } = await jail.walk({ maxEntries: 1_000_000, maxDepth: 512 });

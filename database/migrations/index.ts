@@ -7,6 +7,7 @@ import { up as queueFunctions } from "./0003-queue-functions.ts";
 import { up as historySize } from "./0004-history-size.ts";
 import { up as money } from "./0005-money.ts";
 import { up as localModels } from "./0006-local-models.ts";
+import { up as runs } from "./0007-runs.ts";
 
 /** Every migration in the order it is applied: adding one = one file + one line. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -16,6 +17,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
   "0004-history-size": { up: historySize },
   "0005-money": { up: money },
   "0006-local-models": { up: localModels },
+  "0007-runs": { up: runs },
 };
 
 const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };

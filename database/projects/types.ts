@@ -59,7 +59,7 @@ export interface Quota {
   readonly userProjects: number;
 }
 
-export type RevisionKind = "edit" | "agent" | "import" | "rollback";
+export type RevisionKind = "edit" | "agent" | "import" | "rollback" | "run";
 
 /** A project's row, as far as callers need it. */
 export type Project = ProjectRow;

@@ -8,6 +8,7 @@ import type { Config } from "#platform/config/config.ts";
 import type { Memory } from "#platform/host/host-load.ts";
 import type { Log } from "#platform/log.ts";
 import { type Repeating, repeat } from "#platform/repeat.ts";
+import { Serial } from "#platform/serial.ts";
 import {
   AppError,
   type DownloadView,
@@ -32,7 +33,6 @@ import type { ModelUse } from "./manage/instance.ts";
 import { ModelMemory } from "./manage/memory.ts";
 import { ModelRegistry, nameOf } from "./manage/registry.ts";
 import { type LoadPlan, Resident } from "./manage/resident.ts";
-import { Serial } from "./manage/serial.ts";
 import type { EngineInfo, LoadOptions } from "./types.ts";
 
 /** Files put into the directory by hand are found within this time, ms. */

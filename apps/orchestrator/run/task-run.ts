@@ -4,13 +4,13 @@ import { appendEvents } from "#database/events/index.ts";
 import { renewLease } from "#database/queue/index.ts";
 import { AppError, type TaskEventBody } from "#schemas";
 import { collectChanges } from "#workspaces/collect.ts";
+import { DiskGuard } from "#workspaces/disk-guard.ts";
 import { Workspace } from "#workspaces/workspace.ts";
 import { AcpError } from "../acp/client.ts";
 import type { BridgeRun } from "../bridge/bridge.ts";
 import { UpdateTranslator } from "../opencode/events.ts";
 import { BRIDGE_URL, type OpencodeProcess } from "../opencode/process.ts";
 import type { Lease } from "../opencode/warm-pool.ts";
-import { DiskGuard } from "./disk-guard.ts";
 import { EventWriter } from "./event-writer.ts";
 import {
   DISK_FAILURE,

@@ -1,6 +1,6 @@
 import { type Memory, readMemory } from "#platform/host/host-load.ts";
+import { Serial } from "#platform/serial.ts";
 import { notEnoughMemory } from "./failures.ts";
-import { Serial } from "./serial.ts";
 
 /** A loaded model nobody uses. */
 export interface IdleModel {

@@ -12,11 +12,11 @@ import {
 import type { Db } from "#database/schema.ts";
 import { isObject } from "#platform/json.ts";
 import type { Log } from "#platform/log.ts";
+import { Serial } from "#platform/serial.ts";
 import { AppError, localModelNameSchema } from "#schemas";
 import { checkGgufHeader } from "../../hub/gguf-header.ts";
 import { isSplitFile } from "../../hub/parse-url.ts";
 import { modelNotFound } from "./failures.ts";
-import { Serial } from "./serial.ts";
 
 const SUFFIX = ".gguf";
 

@@ -1,11 +1,11 @@
 import type { Log } from "#platform/log.ts";
+import { Serial } from "#platform/serial.ts";
 import { AppError, type LocalModelView } from "#schemas";
 import { startEngine } from "../start-engine.ts";
 import type { EngineInfo, LoadOptions } from "../types.ts";
 import { FailureBook } from "./failure-book.ts";
 import { Instance, type ModelUse } from "./instance.ts";
 import type { IdleModel, ModelMemory } from "./memory.ts";
-import { Serial } from "./serial.ts";
 import { GivenUp, SharedWork, unlessAborted } from "./shared-work.ts";
 
 /** What is loaded, and how. */

@@ -1,6 +1,6 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { describe, expect, it } from "vitest";
-import { Serial } from "./serial.ts";
+import { Serial } from "#platform/serial.ts";
 import { GivenUp, SharedWork } from "./shared-work.ts";
 
 /** Work that ends when it is told to, or is given up. */
