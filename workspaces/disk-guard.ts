@@ -1,25 +1,30 @@
+import { statfs } from "node:fs/promises";
 import { diskUse } from "#platform/host/host-load.ts";
 import { Jail } from "#sandbox";
 
 const CHECK_MS = 3000;
 const MAX_ENTRIES = 500_000;
 const MAX_DEPTH = 256;
+/** A look at every file costs; it waits until the disk has grown by this part of what is allowed. */
+const LOOK_SHARE = 1 / 8;
 
 export interface DiskGuardOptions {
   /** What the run writes to. */
   readonly directory: string;
-  /** Share of its disk, 0..1, below which nobody counts. */
+  /** Share of its disk, 0..1, below which nobody counts; 0 = what is allowed holds always. */
   readonly threshold: number;
   /** What one run may take of a disk that is fuller than that, bytes. */
   readonly allowedBytes: number;
   onFull(): void;
 }
 
-/** Ends the run that fills the disk, before it is full for everybody: looks closely only once it is nearly so. */
+/** Ends the run that fills the disk, before it is full for everybody: looks closely only once that is possible. */
 export class DiskGuard implements Disposable {
   readonly #options: DiskGuardOptions;
   readonly #timer: NodeJS.Timeout;
   #looking = false;
+  /** What the disk held when this was last looked at, or at its least since. */
+  #seen = { bytes: Number.NEGATIVE_INFINITY, files: Number.NEGATIVE_INFINITY };
 
   constructor(options: DiskGuardOptions, checkMs: number = CHECK_MS) {
     this.#options = options;
@@ -35,7 +40,7 @@ export class DiskGuard implements Disposable {
     this.#looking = true;
     try {
       const { directory, threshold, allowedBytes, onFull } = this.#options;
-      if ((await diskUse(directory)) <= threshold) return;
+      if ((await diskUse(directory)) <= threshold || !(await this.#hasGrown())) return;
       await using jail = await Jail.open(directory);
       const { entries, truncated } = await jail.walk({ maxEntries: MAX_ENTRIES, maxDepth: MAX_DEPTH });
       const bytes = entries.reduce((sum, entry) => sum + entry.size, 0);
@@ -45,5 +50,18 @@ export class DiskGuard implements Disposable {
     } finally {
       this.#looking = false;
     }
+  }
+
+  async #hasGrown(): Promise<boolean> {
+    const { directory, allowedBytes } = this.#options;
+    const { blocks, bfree, bsize, files, ffree } = await statfs(directory);
+    const now = { bytes: (blocks - bfree) * bsize, files: files - ffree };
+    const grown =
+      now.bytes - this.#seen.bytes >= allowedBytes * LOOK_SHARE ||
+      now.files - this.#seen.files >= MAX_ENTRIES * LOOK_SHARE;
+    this.#seen = grown
+      ? now
+      : { bytes: Math.min(this.#seen.bytes, now.bytes), files: Math.min(this.#seen.files, now.files) };
+    return grown;
   }
 }

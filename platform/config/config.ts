@@ -183,6 +183,56 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       opencodeBin: text(env, "OPENCODE_BIN"),
       tempDirPrefix: text(env, "TEMP_DIR_PREFIX", "cds-"),
     },
+    /** Programs, terminals, modules and machines that people drive by hand. */
+    workbench: {
+      /** Projects with their files on disk at once. */
+      workspaces: integer(env, "CDS_MAX_WORKSPACES", 64, 1, 10_000),
+      /** What one of them may take of the disk, installed packages and HOME included. */
+      workspaceBytes: integer(env, "CDS_WORKSPACE_MB", 2048, 16, 1_000_000) * MIB,
+      programsPerUser: integer(env, "CDS_PROGRAMS_PER_USER", 8, 1, 1000),
+      terminalsPerUser: integer(env, "CDS_TERMINALS_PER_USER", 4, 1, 1000),
+      /** How long a terminal lives on that no connection shows. */
+      detachedMs: integer(env, "CDS_TERMINAL_DETACHED_MS", 10 * 60_000, 1000, 86_400_000),
+      /** Of each of a program's two streams, in an answer. */
+      outputBytes: integer(env, "CDS_RUN_OUTPUT_KB", 1024, 1, 65_536) * 1024,
+      /** Cores one program may use; 0 = what is free. */
+      cpus: number(env, "CDS_RUN_CPUS", 0, 0, 1024),
+      processes: integer(env, "CDS_RUN_PROCESSES", 256, 8, 32_768),
+      /** Hosts that programs may be given access to: none unless named. */
+      hosts: list(env, "CDS_SANDBOX_HOSTS"),
+      /** Whether these may be in a private network (link-local and metadata addresses never). */
+      allowPrivateHosts: flag(env, "CDS_SANDBOX_ALLOW_PRIVATE_HOSTS", false),
+    },
+    wasm: {
+      instancesPerUser: integer(env, "CDS_WASM_PER_USER", 8, 1, 1000),
+      memoryBytes: integer(env, "CDS_WASM_MEMORY_MB", 64, 1, 4096) * MIB,
+      maxMemoryBytes: integer(env, "CDS_WASM_MAX_MEMORY_MB", 512, 1, 4096) * MIB,
+      /** Fuel of a call that names none. */
+      fuel: integer(env, "CDS_WASM_FUEL", 10_000_000_000, 1, 1e15),
+      timeoutMs: integer(env, "CDS_WASM_TIMEOUT_MS", 30_000, 1, 86_400_000),
+      /** Without a call for so long an instance is ended. */
+      idleMs: integer(env, "CDS_WASM_IDLE_MS", 30 * 60_000, 1000, 86_400_000),
+    },
+    micro: {
+      machinesPerUser: integer(env, "CDS_VM_PER_USER", 2, 1, 1000),
+      /** All users' together. */
+      machines: integer(env, "CDS_VM_MAX", 8, 0, 1000),
+      memoryBytes: integer(env, "CDS_VM_MEMORY_MB", 256, 128, 65_536) * MIB,
+      diskBytes: integer(env, "CDS_VM_DISK_MB", 64, 8, 65_536) * MIB,
+      /** Machines kept ready per image; 0 = none, each is restored when it is asked for. */
+      pool: integer(env, "CDS_VM_POOL", 1, 0, 100),
+      idleMs: integer(env, "CDS_VM_IDLE_MS", 10 * 60_000, 1000, 86_400_000),
+      snapshotsPerUser: integer(env, "CDS_VM_SNAPSHOTS_PER_USER", 4, 0, 1000),
+      /** Where `npm run micro` put the images; not given: .runtime/micro of the program's own directory. */
+      imageDir: path(env, "CDS_VM_IMAGES", cwd),
+    },
+    /** Clearing away what nobody uses any more (MU-7). */
+    cleanup: {
+      everyMs: integer(env, "CDS_CLEANUP_EVERY_MS", 5 * 60_000, 1000, 86_400_000),
+      maxAgeMs: integer(env, "CDS_CLEANUP_AGE_MS", 30 * 60_000, 1000, 30 * 86_400_000),
+      /** Share of the disk from which on the oldest goes first, whatever its age, until 0.8 of that is reached. */
+      diskThreshold: number(env, "CDS_CLEANUP_DISK_THRESHOLD", 0.85, 0.01, 1),
+    },
     shutdownGraceMs: integer(env, "CDS_SHUTDOWN_GRACE_MS", 10_000, 0, 600_000),
   };
 }
