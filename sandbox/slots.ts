@@ -19,6 +19,8 @@ export interface Slot {
   readonly dir: string;
   /** Free path, short enough for a unix socket, where this slot's programs may reach one; removed with it. */
   readonly socketPath: string;
+  /** Another such path at every call. */
+  makeSocketPath(): string;
   /** Make `name` in `dir`, owned by the slot's user; answers its host path. */
   makeDir(name: string): Promise<string>;
   /** End everything that runs in the slot, remove its directory, let the next one in. */
@@ -118,15 +120,22 @@ export class Slots {
       return path;
     };
     await own(dir);
+    const sockets: string[] = [];
+    const makeSocketPath = () => {
+      const path = join(runtime.socketDir, `${index}-${randomBytes(4).toString("hex")}.sock`);
+      sockets.push(path);
+      return path;
+    };
     const slot: Slot = {
       index,
       uid: who?.uid ?? null,
       gid: who?.gid ?? null,
       dir,
-      socketPath: join(runtime.socketDir, `${index}-${randomBytes(4).toString("hex")}.sock`),
+      socketPath: makeSocketPath(),
+      makeSocketPath,
       makeDir: (child) => own(join(dir, child)),
       release: () => {
-        releasing ??= this.#release(slot, name);
+        releasing ??= this.#release(slot, name, sockets);
         return releasing;
       },
     };
@@ -134,7 +143,7 @@ export class Slots {
     return slot;
   }
 
-  async #release(slot: Slot, name: string): Promise<void> {
+  async #release(slot: Slot, name: string, sockets: readonly string[]): Promise<void> {
     const { runtime, endAll, log } = this.#options;
     try {
       await endAll(slot);
@@ -151,7 +160,7 @@ export class Slots {
       } finally {
         await close(root);
       }
-      await rm(slot.socketPath, { force: true });
+      for (const path of sockets) await rm(path, { force: true });
     } catch (error) {
       log.error({ err: error, dir: slot.dir }, "a slot's directory could not be removed");
     }
