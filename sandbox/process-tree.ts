@@ -4,8 +4,12 @@ import { readdirSync, readFileSync } from "node:fs";
 export interface ProcessInfo {
   pid: number;
   ppid: number;
+  /** Pid of the process that opened its process group. */
+  group: number;
   /** Pid of the process that opened its session. */
   session: number;
+  /** The process group that has its terminal's input; -1 without a terminal. */
+  foreground: number;
   /** Letter of proc(5): R, S, D, T (stopped), Z (dead, not yet collected)... */
   state: string;
   /** Clock ticks since boot; with the pid it names one process for good, as pids are used again. */
@@ -33,7 +37,9 @@ export function readProcess(pid: number): ProcessInfo | undefined {
   return {
     pid,
     ppid: Number(fields[1]),
+    group: Number(fields[2]),
     session: Number(fields[3]),
+    foreground: Number(fields[5]),
     state: fields[0] ?? "Z",
     started: fields[19] ?? "",
     command: stat.slice(stat.indexOf("(") + 1, end),

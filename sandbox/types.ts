@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import type { Readable } from "node:stream";
 import type { Logger } from "pino";
 import type { Slot } from "./slots.ts";
 
@@ -65,25 +66,82 @@ export interface SandboxStats {
   processes: number;
 }
 
-/** One running sandbox. Its streams carry the kernel's back-pressure: what nobody reads is not produced. */
-export interface SandboxProcess extends Instance {
+/** One process in a sandbox. */
+export interface ProcessEntry {
+  /** Its number inside: what a program there calls it, and what `signalProcess` takes. */
+  pid: number;
+  /** Its parent's number inside; 0 for the first. */
+  ppid: number;
+  /** Its number on the host. */
+  hostPid: number;
+  /** The command line; the program's name in it alone when the process has cleared it. */
+  command: string[];
+  /** Letter of proc(5): R, S, D, T (stopped)... */
+  state: string;
+  cpuMs: number;
+  memoryBytes: number;
+  /** ms since 1970. */
+  startedAt: number;
+}
+
+/** All processes of one sandbox. */
+export interface SandboxTree extends Instance {
   readonly name: string;
   /** The sandbox's first process, as the host counts. */
   readonly pid: number;
-  readonly stdin: Socket;
-  readonly stdout: Socket;
-  readonly stderr: Socket;
   readonly exited: Promise<SandboxExit>;
   /** Stop every process where it is: no CPU until `thaw`. */
   freeze(): Promise<void>;
   thaw(): Promise<void>;
   stats(): Promise<SandboxStats>;
+  /** What runs inside, oldest first; not the sandbox's own two (its init, and the bridge). */
+  processes(): Promise<ProcessEntry[]>;
+  /**
+   * Signal one of those. Throws AppError NotFound for any other number: what is not in this sandbox, has ended, or
+   * is the sandbox's own.
+   */
+  signalProcess(pid: number, signal: NodeJS.Signals): Promise<void>;
+  /** Signal the program and what shares its process group; answers how many processes that were. */
+  signal(signal: NodeJS.Signals): Promise<number>;
   /** Remember which processes belong here. */
   mark(): Promise<void>;
   /** Kill every process that is not known since `mark`; answers how many. */
   sweep(): Promise<number>;
   /** End the whole tree. Resolves when no process is left; AppError Timeout after 10 s. */
   kill(): Promise<void>;
+}
+
+/** One running program. Its streams carry the kernel's back-pressure: what nobody reads is not produced. */
+export interface SandboxProcess extends SandboxTree {
+  readonly stdin: Socket;
+  readonly stdout: Socket;
+  readonly stderr: Socket;
+}
+
+/** In characters. */
+export interface TerminalSize {
+  cols: number;
+  rows: number;
+}
+
+/** What a terminal is started with. */
+export interface TerminalSpec extends Omit<SandboxSpec, "argv"> {
+  /** The program in it; without one, a shell. */
+  argv?: readonly string[];
+  size: TerminalSize;
+}
+
+/**
+ * A program, most often a shell, in a terminal of its own, with everything started from it: jobs and daemons
+ * included, all end with `kill`. `signal` goes to what has the terminal's input, as Ctrl+C does.
+ */
+export interface SandboxTerminal extends SandboxTree {
+  /** What appears on it, as bytes; ends with the last program. What nobody reads is not produced. */
+  readonly output: Readable;
+  /** What is typed. Throws AppError QuotaExceeded when 1 MiB waits that no program has taken. */
+  write(input: Uint8Array | string): void;
+  /** Throws AppError InvalidParams; programs are told by SIGWINCH. */
+  resize(size: TerminalSize): void;
 }
 
 export type LimitTier = "cgroup2" | "cgroup1" | "systemd" | "rlimits";

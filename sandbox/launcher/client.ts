@@ -6,11 +6,12 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { AppError } from "#schemas";
 import { allProcesses, signal as signalProcess } from "../process-tree.ts";
-import type { LimitName, SandboxLog } from "../types.ts";
+import type { LimitName, SandboxLog, TerminalSize } from "../types.ts";
 import {
   type FromLauncher,
   HEADER_BYTES,
   type LaunchRequest,
+  NODE_FLAGS,
   readStreamHeader,
   type ToLauncher,
 } from "./protocol.ts";
@@ -22,8 +23,6 @@ const CLOSE_MS = 5_000;
 /** How long and how much of an explanation is waited for. */
 const REASON_MS = 500;
 const MAX_REASON = 500;
-/** V8 flags that keep the launcher, and with it the cost of fork(2), small. */
-const NODE_FLAGS = ["--max-semi-space-size=1", "--max-old-space-size=64", "--no-warnings"];
 
 export interface LaunchExit {
   code: number | null;
@@ -37,9 +36,8 @@ export interface Launched {
   pid: number;
   /** Init of the sandbox's process namespace: when it is gone, all are. */
   initPid: number;
-  stdin: Socket;
-  stdout: Socket;
-  stderr: Socket;
+  /** Standard input, output and error; or the one stream of a terminal. */
+  streams: readonly Socket[];
   exited: Promise<LaunchExit>;
 }
 
@@ -115,7 +113,7 @@ export class LauncherClient implements AsyncDisposable {
     const launcher = await this.#launcher();
     const id = this.#nextId++;
     const pending: Pending = {
-      streams: [undefined, undefined, undefined],
+      streams: request.terminal === null ? [undefined, undefined, undefined] : [undefined],
       started: undefined,
       settled: false,
       early: undefined,
@@ -131,6 +129,11 @@ export class LauncherClient implements AsyncDisposable {
   /** SIGKILL for that sandbox; its exit is told as any other. */
   kill({ id }: Launched): void {
     if (this.#child !== undefined && this.#pending.has(id)) send(this.#child, { type: "kill", id });
+  }
+
+  /** Tell a terminal its new size. */
+  resize({ id }: Launched, size: TerminalSize): void {
+    if (this.#child !== undefined && this.#pending.has(id)) send(this.#child, { type: "resize", id, size });
   }
 
   /** End the launcher and with it every sandbox. */
@@ -257,13 +260,13 @@ export class LauncherClient implements AsyncDisposable {
   }
 
   #settleStart(id: number, pending: Pending): void {
-    const [stdin, stdout, stderr] = pending.streams;
-    if (pending.started === undefined || !stdin || !stdout || !stderr) return;
+    const streams = pending.streams.filter((stream) => stream !== undefined);
+    if (pending.started === undefined || streams.length < pending.streams.length) return;
     clearTimeout(pending.timer);
     pending.settled = true;
     // Closed from the other side, a connection is half open: this ends our half of it, which nobody uses.
-    for (const stream of [stdout, stderr]) stream.once("end", () => stream.end());
-    pending.start.resolve({ id, ...pending.started, stdin, stdout, stderr, exited: pending.exit.promise });
+    for (const stream of streams) stream.once("end", () => stream.end());
+    pending.start.resolve({ id, ...pending.started, streams, exited: pending.exit.promise });
     if (pending.early !== undefined) this.#settleExit(id, pending.early);
   }
 
@@ -291,7 +294,7 @@ export class LauncherClient implements AsyncDisposable {
 
 /** It ended before it began: what it said on stderr tells why. */
 async function rejectWithReason({ streams, start }: Pending): Promise<void> {
-  const stderr = streams[2];
+  const stderr = streams.at(-1);
   let text = "";
   stderr?.on("data", (chunk) => {
     if (text.length < MAX_REASON) text += String(chunk);

@@ -4,14 +4,15 @@
  * the server is gone. Its imports are Node's own and leaf files beside it, to stay small.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { closeSync, openSync, readdirSync, readFileSync } from "node:fs";
+import { closeSync, constants, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { Socket } from "node:net";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { allProcesses, readProcess, treeOf } from "../process-tree.ts";
 import type { LimitName } from "../types.ts";
-import { type FromLauncher, type LaunchRequest, streamHeader, type ToLauncher } from "./protocol.ts";
+import { Keeper } from "./keeper-client.ts";
+import type { FromLauncher, LaunchRequest, ToLauncher } from "./protocol.ts";
+import { type Hello, openStream } from "./streams.ts";
 import { Watchdog } from "./watchdog.ts";
 
 const FIRST_OWN_FD = 3;
@@ -33,7 +34,11 @@ interface Run {
 
 const runs = new Map<number, Run>();
 const watchdog = new Watchdog();
-let hello: { socket: string; secret: string } | undefined;
+let hello: Hello | undefined;
+/** With it go its terminals, and what runs in them loses what it reads and writes. */
+const keeper = new Keeper((ids) => {
+  for (const id of ids) stop(id);
+});
 
 function tell(message: FromLauncher): void {
   // Without a callback a broken channel would be thrown, and we end before having ended our sandboxes.
@@ -52,21 +57,6 @@ function closeInherited(): void {
       // The descriptor of the listing itself is gone already.
     }
   }
-}
-
-/** A connection to the server that becomes one of the program's standard streams: no byte passes through us. */
-function openStream(id: number, fd: number): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    if (hello === undefined) throw new Error("launch before hello");
-    const { socket: path, secret } = hello;
-    const socket = new Socket({ allowHalfOpen: true });
-    // Otherwise Node reads at once, and takes input that is the program's.
-    socket.pause();
-    socket.once("error", reject);
-    socket.connect(path, () => {
-      socket.write(streamHeader(secret, id, fd), (error) => (error ? reject(error) : resolve(socket)));
-    });
-  });
 }
 
 /** Signal a process that may have gone meanwhile. */
@@ -103,6 +93,11 @@ async function kill(run: Run): Promise<void> {
   child.kill("SIGKILL");
 }
 
+function stop(id: number): void {
+  const run = runs.get(id);
+  if (run !== undefined) void kill(run);
+}
+
 /** bubblewrap's status lines: the first names the process that is init inside. */
 function readStatus(run: Run, status: Readable): Promise<void> {
   return new Promise((resolve) => {
@@ -127,6 +122,7 @@ function onExit(run: Run, request: LaunchRequest, status: Promise<void>) {
     const late = new Promise((resolve) => setTimeout(resolve, STATUS_WAIT_MS).unref());
     await Promise.race([status, late]);
     runs.delete(run.id);
+    keeper.forget(run.id);
     tell({ type: "exit", id: run.id, code, signal, limit: run.limit });
   };
 }
@@ -143,13 +139,38 @@ async function confine(pid: number, run: Run, request: LaunchRequest): Promise<v
   watchdog.watch(pid, { ...request.watch, onOver });
 }
 
+/** What the program gets as its standard streams, and how to let go of our hold on it. */
+async function openStreams({ id, terminal, uid, gid }: LaunchRequest) {
+  if (hello === undefined) throw new Error("launch before hello");
+  if (terminal === null) {
+    const to = hello;
+    const streams = await Promise.all([0, 1, 2].map((fd) => openStream(to, id, fd)));
+    return {
+      stdio: streams,
+      letGo: () => {
+        for (const stream of streams) stream.destroy();
+      },
+    };
+  }
+  const path = await keeper.open(hello, { id, size: terminal, uid, gid });
+  const fd = openSync(path, constants.O_RDWR | constants.O_NOCTTY);
+  return {
+    stdio: [fd, fd, fd],
+    letGo: () => {
+      closeSync(fd);
+      keeper.held(id);
+    },
+  };
+}
+
 async function start(run: Run, request: LaunchRequest): Promise<void> {
-  const streams = await Promise.all([0, 1, 2].map((fd) => openStream(request.id, fd)));
   const filter = openSync(request.filter, "r");
+  let streams: Awaited<ReturnType<typeof openStreams>> | undefined;
   try {
+    streams = await openStreams(request);
     if (run.cancelled) throw new Error("ended before it began");
     const child = spawn(request.file, request.args, {
-      stdio: [...streams, "pipe", filter, "pipe"],
+      stdio: [...streams.stdio, "pipe", filter, "pipe"],
       // bubblewrap's own environment is readable inside as /proc/1/environ.
       env: {},
       cwd: "/",
@@ -167,7 +188,7 @@ async function start(run: Run, request: LaunchRequest): Promise<void> {
     options.end(request.options);
   } finally {
     closeSync(filter);
-    for (const stream of streams) stream.destroy();
+    streams?.letGo();
   }
 }
 
@@ -179,6 +200,7 @@ async function launch(request: LaunchRequest): Promise<void> {
   } catch (error) {
     tell({ type: "failed", id: request.id, message: error instanceof Error ? error.message : String(error) });
     await kill(run);
+    keeper.close(request.id);
     if (run.child?.pid === undefined) runs.delete(request.id);
   }
 }
@@ -208,9 +230,7 @@ process.stderr.on("error", () => undefined);
 process.on("message", (message: ToLauncher) => {
   if (message.type === "hello") hello = message;
   else if (message.type === "launch") void launch(message.request);
-  else {
-    const run = runs.get(message.id);
-    if (run !== undefined) void kill(run);
-  }
+  else if (message.type === "resize") keeper.resize(message.id, message.size);
+  else stop(message.id);
 });
 tell({ type: "ready", pid: process.pid, cgroup: readFileSync("/proc/self/cgroup", "latin1") });

@@ -84,5 +84,7 @@ export function bwrapCommand(spec: SandboxSpec, wrapper: readonly string[] = [])
   return ["--args", String(FD.args), "--", ...wrapper, ...command];
 }
 
+/** The pid the program gets inside, with a bridge (whose shell becomes the program) or without. */
+export const PROGRAM_INSIDE_PID = 2;
 /** The pid the bridge gets inside: init, the shell, a subshell, and socat are the first four. */
 export const BRIDGE_INSIDE_PID = 4;

@@ -2,7 +2,7 @@ import { chmod, chown, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AppError } from "#schemas";
 import { findProgram, type SystemLayout, systemLayout } from "../../host.ts";
-import type { LauncherClient } from "../../launcher/client.ts";
+import type { Launched, LauncherClient } from "../../launcher/client.ts";
 import type { LimitDriver, LimitGroup } from "../../limits/limits.ts";
 import { operation } from "../../operations.ts";
 import type { Runtime } from "../../runtime.ts";
@@ -14,11 +14,16 @@ import type {
   SandboxMount,
   SandboxProcess,
   SandboxSpec,
+  SandboxTerminal,
+  TerminalSize,
+  TerminalSpec,
 } from "../../types.ts";
 import { bwrapCommand, bwrapOptions } from "./bwrap-args.ts";
 import { checkSpec } from "./policy.ts";
 import { RunProcess } from "./process.ts";
 import { seccompFilter } from "./seccomp.ts";
+import { checkSize, RunTerminal, terminalProgram } from "./terminal.ts";
+import type { RunTree, RunTreeInput } from "./tree.ts";
 
 export interface RunEngineInput {
   runtime: Runtime;
@@ -36,7 +41,12 @@ interface Programs {
 }
 
 /** What has to be installed, with the packages' Debian names. */
-export const NEEDED = { bwrap: "bubblewrap", prlimit: "util-linux", socat: "socat" } as const;
+export const NEEDED = {
+  bwrap: "bubblewrap",
+  prlimit: "util-linux",
+  setsid: "util-linux",
+  socat: "socat",
+} as const;
 
 export function missingPrograms(): (keyof typeof NEEDED)[] {
   return (Object.keys(NEEDED) as (keyof typeof NEEDED)[]).filter((name) => findProgram(name) === undefined);
@@ -57,8 +67,9 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   readonly #system: SystemLayout;
   readonly #filter: string;
   /** Until they are ended or their slot is released: what has exited may still be read from. */
-  readonly #open = new Map<RunProcess, Slot>();
+  readonly #open = new Map<RunTree, Slot>();
   readonly #running = new Set<RunProcess>();
+  readonly #terminals = new Set<RunTerminal>();
   #availability: Promise<Availability> | undefined;
   #count = 0;
   #closed = false;
@@ -79,6 +90,11 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
     return [...this.#running];
   }
 
+  /** The terminals whose program has not ended, oldest first. */
+  terminals(): readonly SandboxTerminal[] {
+    return [...this.#terminals];
+  }
+
   async probe(): Promise<Availability> {
     this.#availability ??= this.#input.probe();
     const availability = await this.#availability;
@@ -92,14 +108,29 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
    * safely, NotFound for a missing mount source, EngineUnavailable when no sandbox can be made.
    */
   start(spec: SandboxSpec): Promise<SandboxProcess> {
-    return operation(this.name, "start", { bridge: spec.bridge !== undefined }, () => this.#start(spec));
+    return operation(this.name, "start", { bridge: spec.bridge !== undefined }, async () =>
+      this.#keep(this.#running, spec.slot, new RunProcess(await this.#start(spec, null))),
+    );
+  }
+
+  /**
+   * Start a shell, or another program, in a terminal. Throws as `start` does, and AppError EngineUnavailable where
+   * there is no package for terminals on this platform.
+   */
+  startTerminal(spec: TerminalSpec): Promise<SandboxTerminal> {
+    return operation(this.name, "terminal", { bridge: spec.bridge !== undefined }, async () => {
+      checkSize(spec.size);
+      need("setsid");
+      const started = await this.#start({ ...spec, ...terminalProgram(spec) }, spec.size);
+      return this.#keep(this.#terminals, spec.slot, new RunTerminal(started));
+    });
   }
 
   /** End every sandbox of one slot, or all. */
   async endAll(slot?: Slot): Promise<void> {
     const theirs = [...this.#open].filter(([, owner]) => slot === undefined || owner === slot);
-    await Promise.all(theirs.map(([process]) => process.kill()));
-    for (const [process] of theirs) this.#open.delete(process);
+    await Promise.all(theirs.map(([tree]) => tree.kill()));
+    for (const [tree] of theirs) this.#open.delete(tree);
   }
 
   async close(): Promise<void> {
@@ -107,7 +138,14 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
     await this.endAll();
   }
 
-  async #start(spec: SandboxSpec): Promise<SandboxProcess> {
+  #keep<Tree extends RunTree>(running: Set<Tree>, slot: Slot, tree: Tree): Tree {
+    this.#open.set(tree, slot);
+    running.add(tree);
+    void tree.exited.finally(() => running.delete(tree));
+    return tree;
+  }
+
+  async #start(spec: SandboxSpec, terminal: TerminalSize | null): Promise<RunTreeInput> {
     if (this.#closed) throw new AppError("Unavailable", "The sandbox is shutting down.");
     checkSpec(spec);
     const programs = { bwrap: need("bwrap"), prlimit: need("prlimit") };
@@ -117,7 +155,9 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
     this.#count += 1;
     const group = await this.#input.limits().create(`${spec.name}-${this.#count}`, spec.limits);
     try {
-      return await this.#launch({ ...spec, mounts }, programs, group);
+      const launched = await this.#launch({ ...spec, mounts }, terminal, programs, group);
+      const { launcher, log } = this.#input;
+      return { name: spec.name, bridged: spec.bridge !== undefined, launched, launcher, group, log };
     } catch (error) {
       await group.killAll().catch(() => undefined);
       await group.remove().catch(() => undefined);
@@ -125,8 +165,13 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
     }
   }
 
-  async #launch(spec: SandboxSpec, { bwrap, prlimit }: Programs, group: LimitGroup): Promise<RunProcess> {
-    const { launcher, log, runtime } = this.#input;
+  async #launch(
+    spec: SandboxSpec,
+    terminal: TerminalSize | null,
+    { bwrap, prlimit }: Programs,
+    group: LimitGroup,
+  ): Promise<Launched> {
+    const { launcher, runtime } = this.#input;
     const { limits, slot } = spec;
     const inside = group.prlimit.length === 0 ? [] : [prlimit, ...group.prlimit, "--"];
     const launched = await launcher.launch({
@@ -140,13 +185,10 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
       gid: slot.gid,
       join: [...group.join],
       watch: group.watched ? { memoryBytes: limits.memoryBytes, processes: limits.processes } : null,
+      terminal,
     });
     group.attach(launched.pid);
-    const process = new RunProcess({ name: spec.name, launched, launcher, group, log });
-    this.#open.set(process, slot);
-    this.#running.add(process);
-    void process.exited.finally(() => this.#running.delete(process));
-    return process;
+    return launched;
   }
 
   /**
