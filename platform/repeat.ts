@@ -11,7 +11,7 @@ export interface Repeating {
  * Rounds never overlap; one that fails is logged and tried again next time. Keeps no process alive.
  */
 export function repeat(
-  log: Log,
+  log: Pick<Log, "warn">,
   name: string,
   everyMs: number,
   chore: (signal: AbortSignal) => Promise<void>,

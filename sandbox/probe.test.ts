@@ -3,7 +3,7 @@ import { rm } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { countsProcessesPerNamespace, findProgram, readSystemFile } from "./host.ts";
 import { instanceState, newInstanceName } from "./instance.ts";
-import { cgroupMounts, FAMILY, removeStale } from "./limits/cgroup-files.ts";
+import { cgroupMounts, FAMILY, removeInstanceGroups } from "./limits/cgroup-files.ts";
 import { openCgroup2 } from "./limits/cgroup2.ts";
 import { findScopeCommand } from "./limits/systemd.ts";
 import { explain } from "./probe.ts";
@@ -92,11 +92,12 @@ describe("control groups", () => {
       const mount = (await cgroupMounts()).find(({ controllers }) => controllers.includes("freezer"));
       if (mount === undefined) return;
       const [namespace] = newInstanceName().split("-");
-      const group = `${mount.path}/${FAMILY}/${namespace}-999999999-1-1/old`;
+      const dead = `${namespace}-999999999-1-1`;
+      const group = `${mount.path}/${FAMILY}/${dead}/old`;
       execFileSync("mkdir", ["-p", group]);
       const script = `sleep 1000 >/dev/null 2>&1 & echo $! > ${group}/cgroup.procs; echo FROZEN > ${group}/freezer.state; echo $!`;
       const pid = Number(execFileSync("sh", ["-c", script], { encoding: "utf8" }));
-      expect(await removeStale(`${mount.path}/${FAMILY}`)).toBe(1);
+      expect(await removeInstanceGroups([`${mount.path}/${FAMILY}`], dead)).toBe(1);
       expect(readProcess(pid)?.state ?? "Z").toBe("Z");
       expect(() => execFileSync("ls", [group], { stdio: "ignore" })).toThrow();
     },

@@ -8,7 +8,6 @@ import {
   mkdir,
   mkdtemp,
   readdir,
-  readFile,
   readlink,
   realpath,
   rename,
@@ -22,22 +21,20 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { enterable, type Identity } from "#platform/host/enterable.ts";
 import { AppError } from "#schemas";
-import { close, ignoring, openRoot } from "./engines/fs/descriptors.ts";
-import { removeTree } from "./engines/fs/remove.ts";
 import { readSystemFile } from "./host.ts";
-import { instanceState } from "./instance.ts";
-import type { SandboxLog } from "./types.ts";
+import { removeIn, sharedName } from "./janitor/orphan-files.ts";
 
 /**
  * First of the users that slots run as when the server is root: from the range that systemd's allocation
  * leaves to nobody (1879048192 to 2147352575), so that no account and no container has it.
  */
 const FIRST_UID = 1_900_000_000;
-/** Where the whole range is not ours to use (rootless containers), the last of what is. */
-const STATE_DIR = "/var/lib/cyberdevstudio";
+/** No server has more slots. */
+const UIDS = 65_536;
+/** Where servers' directories stand that would be out of slots' reach in the data directory. */
+export const STATE_DIR = "/var/lib/cyberdevstudio";
 /** A socket's path may have 107 bytes; room for the names below is kept. */
 const MAX_SOCKET_DIR_BYTES = 80;
-const FOREIGN_AGE_MS = 24 * 3_600_000;
 const REMOVE_MS = 120_000;
 
 export interface RuntimeOptions {
@@ -45,11 +42,12 @@ export interface RuntimeOptions {
   /** This process's name, see `instance.ts`. */
   instance: string;
   slots: number;
-  log: SandboxLog;
 }
 
 /** What sandboxes of one server process need on disk. */
 export interface Runtime {
+  /** Holds the directories of all server processes with this data directory. */
+  readonly base: string;
   /** This process's own directory; every slot can pass through it, nobody can list it. */
   readonly dir: string;
   /** For sockets: short, and passable in the same way. */
@@ -64,6 +62,9 @@ export interface Runtime {
   reachable(source: string): Promise<string>;
   close(): Promise<void>;
 }
+
+/** Whether a user is one that only slots have. */
+export const isSlotUser = (uid: number) => uid >= FIRST_UID && uid < FIRST_UID + UIDS;
 
 /** Whether ids from `first` on, as many, exist in our user namespace. */
 function mapped(map: string, first: number, count: number): boolean {
@@ -167,48 +168,12 @@ async function canRead(source: string, who: Identity): Promise<boolean> {
   return found.uid === who.uid || (found.mode & needed) === needed;
 }
 
-/** Remove what earlier servers left: slots' directories, sockets, copies of programs. */
-async function reconcile(base: string, log: SandboxLog): Promise<void> {
-  // Another server may be clearing away the same: what is gone is fine.
-  const root = await openRoot(base).catch(ignoring("ENOENT"));
-  if (root === undefined) return;
-  try {
-    for (const name of await readdir(base)) {
-      const state = instanceState(name);
-      const path = join(base, name);
-      const found = await stat(path).catch(ignoring("ENOENT"));
-      if (found === undefined) continue;
-      const age = Date.now() - found.mtimeMs;
-      if (state !== "dead" && !(state === "foreign" && age > FOREIGN_AGE_MS)) continue;
-      const sockets = await readFile(join(path, "sockets"), "utf8").catch(ignoring("ENOENT"));
-      if (sockets?.startsWith(join(tmpdir(), "cds-"))) await rm(sockets, { recursive: true, force: true });
-      await removeTree(root, name, REMOVE_MS);
-      log.info({ directory: path }, "removed what an earlier server left of its sandboxes");
-    }
-  } catch (error) {
-    log.error({ err: error, base }, "could not remove what an earlier server left");
-  } finally {
-    await close(root);
-  }
-}
-
-/** Outside of data directories, also what servers left whose data directory is not used any more. */
-async function reconcileNeighbours(base: string, log: SandboxLog): Promise<void> {
-  if (dirname(base) !== STATE_DIR) return;
-  for (const name of await readdir(STATE_DIR)) {
-    const neighbour = join(STATE_DIR, name);
-    if (neighbour === base) continue;
-    await reconcile(neighbour, log);
-    await rmdir(neighbour).catch(() => undefined);
-  }
-}
-
-async function makeSocketDirs(dir: string, mode: number) {
+async function makeSocketDirs(dir: string, instance: string, mode: number) {
   const near = join(dir, "s");
   let socketDir = near;
   if (Buffer.byteLength(near) > MAX_SOCKET_DIR_BYTES) {
-    socketDir = await mkdtemp(join(tmpdir(), "cds-"));
-    // For whoever has to clean up after us.
+    socketDir = await mkdtemp(join(tmpdir(), `${sharedName(instance)}-`));
+    // For whoever has to clean up after us with another TMPDIR.
     await writeFile(join(dir, "sockets"), socketDir, { mode: 0o600 });
   } else await mkdir(near);
   await chmod(socketDir, mode);
@@ -217,23 +182,22 @@ async function makeSocketDirs(dir: string, mode: number) {
   return { socketDir, privateSocketDir };
 }
 
-/** Make this process's directory, and remove those of processes that are gone. */
-export async function openRuntime({ dataDir, instance, slots, log }: RuntimeOptions): Promise<Runtime> {
+/** Make this process's directory. */
+export async function openRuntime({ dataDir, instance, slots }: RuntimeOptions): Promise<Runtime> {
   const first = process.getuid?.() === 0 ? firstUid(slots) : null;
   const identityOf = (slot: number) => (first === null ? null : { uid: first + slot, gid: first + slot });
   const someone = identityOf(0);
   const mode = someone === null ? 0o700 : 0o711;
   const base = baseDir(dataDir, someone);
   await makeBase(base, mode);
-  await reconcile(base, log);
-  await reconcileNeighbours(base, log);
   const dir = join(base, instance);
-  // Recursive: another server that found nobody here may just have removed the directory above.
-  await mkdir(dir, { recursive: true });
+  // Recursive: another server that ended may just have removed the directory above.
+  await mkdir(dir, { recursive: true, mode });
   await chmod(dir, mode);
-  const { socketDir, privateSocketDir } = await makeSocketDirs(dir, mode);
+  const { socketDir, privateSocketDir } = await makeSocketDirs(dir, instance, mode);
   const copies = new Map<string, Promise<string>>();
   return {
+    base,
     dir,
     socketDir,
     privateSocketDir,
@@ -253,12 +217,7 @@ export async function openRuntime({ dataDir, instance, slots, log }: RuntimeOpti
     },
     async close() {
       await rm(socketDir, { recursive: true, force: true });
-      const root = await openRoot(base);
-      try {
-        await removeTree(root, instance, REMOVE_MS);
-      } finally {
-        await close(root);
-      }
+      await removeIn(base, instance, REMOVE_MS);
       // Only when no other server works beside us.
       await rmdir(base).catch(() => undefined);
     },

@@ -1,6 +1,10 @@
 import { AppError, toAppError } from "#schemas";
 import { RunEngine } from "./engines/run/engine.ts";
 import { newInstanceName } from "./instance.ts";
+import { noteLauncher } from "./janitor/orphan-directories.ts";
+import { orphanSources } from "./janitor/orphans.ts";
+import { clearOrphans } from "./janitor/removal.ts";
+import type { CleanSource } from "./janitor/source.ts";
 import { LauncherClient } from "./launcher/client.ts";
 import { openCgroup1 } from "./limits/cgroup1.ts";
 import { openCgroup2 } from "./limits/cgroup2.ts";
@@ -13,6 +17,8 @@ import { Slots } from "./slots.ts";
 import type { Availability, LimitTier, SandboxLog, SandboxProcess, SandboxSpec } from "./types.ts";
 
 const DEFAULT_SLOTS = 256;
+/** For one removal of what an earlier server left, before this one starts. */
+const REMOVAL_MS = 120_000;
 
 export interface SandboxesOptions {
   dataDir: string;
@@ -37,6 +43,10 @@ export interface SandboxHost {
 export interface Sandboxes extends SandboxHost, AsyncDisposable {
   readonly tier: LimitTier;
   readonly run: RunEngine;
+  /** What servers leave that were killed, for a janitor to look at again and again. */
+  readonly orphans: readonly CleanSource[];
+  /** Where slots' directories stand. */
+  readonly directory: string;
   /** Pid of the launcher process, for those who watch over it. */
   readonly launcherPid: number | undefined;
   /** Whether programs can be run here at all: without that, nothing else of the sandbox can work. */
@@ -86,6 +96,7 @@ class OpenSandboxes implements Sandboxes {
   readonly #runtime: Runtime;
   readonly #limiting: Limiting;
   readonly #launcher: LauncherClient;
+  readonly orphans: readonly CleanSource[];
   #closing: Promise<void> | undefined;
 
   constructor(parts: {
@@ -93,12 +104,14 @@ class OpenSandboxes implements Sandboxes {
     limiting: Limiting;
     launcher: LauncherClient;
     engine: RunEngine;
+    orphans: readonly CleanSource[];
     options: SandboxesOptions;
   }) {
     this.#runtime = parts.runtime;
     this.#limiting = parts.limiting;
     this.#launcher = parts.launcher;
     this.run = parts.engine;
+    this.orphans = parts.orphans;
     this.slots = new Slots({
       runtime: parts.runtime,
       size: parts.options.slots ?? DEFAULT_SLOTS,
@@ -110,6 +123,10 @@ class OpenSandboxes implements Sandboxes {
 
   get tier(): LimitTier {
     return this.#limiting.tier;
+  }
+
+  get directory(): string {
+    return this.#runtime.dir;
   }
 
   get launcherPid(): number | undefined {
@@ -163,16 +180,17 @@ export async function openSandboxes(options: SandboxesOptions): Promise<Sandboxe
   try {
     const limiting = await chooseLimits(instance, options.tier, log);
     closers.push(() => limiting.driver.close());
-    const stale = await limiting.driver.reconcile();
-    if (stale > 0) log.info({ groups: stale }, "ended sandboxes that an earlier server left");
-    const runtime = await openRuntime({ dataDir, instance, slots: options.slots ?? DEFAULT_SLOTS, log });
+    const runtime = await openRuntime({ dataDir, instance, slots: options.slots ?? DEFAULT_SLOTS });
     closers.push(() => runtime.close());
+    const orphans = orphanSources({ base: runtime.base, own: runtime.dir });
+    await clearOrphans(orphans, log, REMOVAL_MS);
     const { scope } = limiting;
     const launcher = await LauncherClient.open({
       socketDir: runtime.privateSocketDir,
       log,
       ...(scope === undefined ? {} : { through: scope }),
       onReady: async (root) => {
+        await noteLauncher(runtime.dir, root.pid);
         if (scope !== undefined) limiting.driver = await openCgroup2(instance, root);
       },
     });
@@ -184,7 +202,7 @@ export async function openSandboxes(options: SandboxesOptions): Promise<Sandboxe
       probe: () => probe(sandboxes),
       log,
     });
-    const sandboxes = new OpenSandboxes({ runtime, limiting, launcher, engine, options });
+    const sandboxes = new OpenSandboxes({ runtime, limiting, launcher, engine, orphans, options });
     log.debug({ tier: limiting.tier, directory: runtime.dir }, "sandbox ready");
     return sandboxes;
   } catch (error) {

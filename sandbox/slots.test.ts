@@ -97,7 +97,7 @@ describe("slots", () => {
 
   it("a slot that cannot be cleared is not given to anybody else", async () => {
     const dataDir = await makeTemporary();
-    const runtime = await openRuntime({ dataDir, instance: newInstanceName(), slots: 1, log: silent });
+    const runtime = await openRuntime({ dataDir, instance: newInstanceName(), slots: 1 });
     const endAll = () => Promise.reject(new Error("something hangs"));
     const slots = new Slots({ runtime, size: 1, prefix: "x-", log: silent, endAll });
     const slot = await slots.acquire();
@@ -121,7 +121,7 @@ describe("the runtime directory", () => {
     const dead = `${namespace}-${pid}-${Number(started) - 1}-1`;
     const alive = `${namespace}-${pid}-${started}-999`;
     const foreign = `1-${pid}-${started}-1`;
-    const sockets = await mkdtemp(join(tmpdir(), "cds-"));
+    const sockets = await mkdtemp(join(tmpdir(), `cds-${dead}-`));
     for (const name of [dead, alive, foreign, "something"])
       await mkdir(join(base, name, "x"), { recursive: true });
     await writeFile(join(base, dead, "sockets"), sockets);

@@ -8,6 +8,7 @@ import { signal } from "../process-tree.ts";
 export const FAMILY = "cyberdevstudio";
 const REMOVE_ATTEMPTS = 200;
 const REMOVE_WAIT_MS = 10;
+const END_ROUNDS = 200;
 
 export interface CgroupMount {
   path: string;
@@ -68,23 +69,50 @@ async function subdirectories(directory: string): Promise<string[]> {
   return entries.filter((entry) => entry.isDirectory()).map((entry) => entry.name);
 }
 
+/** Names of servers that are no more and still have groups below `family`. */
+export async function staleInstances(family: string): Promise<string[]> {
+  return (await subdirectories(family)).filter((name) => instanceState(name) === "dead");
+}
+
+/** SIGKILL to all that is in a group, which may be frozen, and to what it forks meanwhile. */
+async function endGroup(group: string): Promise<void> {
+  // Whichever of these files the hierarchy has. What a v1 freezer holds cannot die before it thaws.
+  await write(group, "pids.max", 0).catch(() => undefined);
+  await write(group, "freezer.state", "THAWED").catch(() => undefined);
+  await write(group, "cgroup.kill", 1).catch(() => undefined);
+  for (const pid of await pidsIn(group).catch(() => [])) signal(pid, "SIGKILL");
+}
+
 /**
- * Below `family`, end and remove the groups of servers that are no more. Frozen processes of a v1 freezer
- * cannot die before they thaw. Answers how many sandboxes' groups there were.
+ * End and remove the groups that `instance` left in these families; another server may be doing the same. Answers how
+ * many sandboxes' groups there were, each counted once per family.
  */
-export async function removeStale(family: string): Promise<number> {
-  let removed = 0;
-  for (const instance of await subdirectories(family)) {
-    if (instanceState(instance) !== "dead") continue;
-    const directory = join(family, instance);
-    for (const name of await subdirectories(directory)) {
-      const group = join(directory, name);
-      await write(group, "freezer.state", "THAWED").catch(() => undefined);
-      for (const pid of await pidsIn(group)) signal(pid, "SIGKILL");
-      await removeGroup(group);
-      removed += 1;
-    }
-    await removeGroup(directory);
+export async function removeInstanceGroups(families: readonly string[], instance: string): Promise<number> {
+  const homes = families.map((family) => join(family, instance));
+  const groups = await Promise.all(
+    homes.map(async (home) => (await subdirectories(home)).map((name) => join(home, name))),
+  );
+  const all = groups.flat();
+  for (let round = 0; round < END_ROUNDS; round += 1) {
+    await Promise.all(all.map(endGroup));
+    const left = await Promise.all(all.map((group) => pidsIn(group).catch(() => [])));
+    if (left.every((pids) => pids.length === 0)) break;
+    await sleep(REMOVE_WAIT_MS);
   }
-  return removed;
+  await Promise.all(all.map(removeGroup));
+  await Promise.all(homes.map(removeGroup));
+  return all.length;
+}
+
+/** Every place on this machine where servers make their groups, whatever way of limiting they use. */
+export async function allFamilies(): Promise<string[]> {
+  const own = await readFile("/proc/self/cgroup", "utf8").catch(() => "");
+  const mounts = await cgroupMounts();
+  const bases = mounts.flatMap(({ path, version }) => (version === 2 ? [path, ownPath(path, own)] : [path]));
+  return [...new Set(bases)].map((base) => join(base, FAMILY));
+}
+
+/** Where /proc/<pid>/cgroup says a process is, below the v2 mount. */
+export function ownPath(mount: string, cgroup: string): string {
+  return join(mount, /^0::(.*)$/m.exec(cgroup)?.[1] ?? "/");
 }

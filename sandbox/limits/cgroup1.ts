@@ -12,7 +12,6 @@ import {
   pidsIn,
   read,
   removeGroup,
-  removeStale,
   write,
 } from "./cgroup-files.ts";
 import { cpuMsOf, freezeGroup, killGroup } from "./cgroup2.ts";
@@ -134,14 +133,6 @@ export async function openCgroup1(instance: string): Promise<LimitDriver> {
       await Promise.all((Object.values(groups) as string[]).map((directory) => mkdir(directory)));
       await setLimits(groups, limits);
       return groupAt(groups);
-    },
-    async reconcile() {
-      const counts = [];
-      // The freezer first: what is frozen there cannot die and would keep the others busy.
-      const { freezer, ...others } = families;
-      const inOrder = [...(freezer === undefined ? [] : [freezer]), ...(Object.values(others) as string[])];
-      for (const family of inOrder) counts.push(await removeStale(family));
-      return Math.max(...counts);
     },
     close,
   };

@@ -8,10 +8,10 @@ import {
   FAMILY,
   field,
   makeDirectories,
+  ownPath,
   pidsIn,
   read,
   removeGroup,
-  removeStale,
   write,
 } from "./cgroup-files.ts";
 import { CPU_PERIOD_US, type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
@@ -108,11 +108,6 @@ function ownProcesses(root: number): Set<number> {
   return new Set(treeOf(root, allProcesses()).map(({ pid }) => pid));
 }
 
-/** Where /proc/<pid>/cgroup says a process is, below the v2 mount. */
-function ownPath(mount: string, cgroup: string): string {
-  return join(mount, /^0::(.*)$/m.exec(cgroup)?.[1] ?? "/");
-}
-
 async function driverAt(base: string, instance: string, root: number): Promise<LimitDriver> {
   await delegate(base, ownProcesses(root));
   const family = join(base, FAMILY);
@@ -126,7 +121,6 @@ async function driverAt(base: string, instance: string, root: number): Promise<L
       await setLimits(group, limits);
       return groupAt(group);
     },
-    reconcile: () => removeStale(family),
     close: () => removeGroup(home),
   };
   try {

@@ -33,8 +33,6 @@ export interface LimitGroup {
 /** One way of enforcing limits: the best that this machine gives us. */
 export interface LimitDriver {
   create(name: string, limits: SandboxLimits): Promise<LimitGroup>;
-  /** Kill and remove what servers left that are no more; answers how many groups that were. */
-  reconcile(): Promise<number>;
   close(): Promise<void>;
 }
 

@@ -104,7 +104,6 @@ class TreeGroup implements LimitGroup {
 export function openRlimits(): LimitDriver {
   return {
     create: async (_name, limits) => new TreeGroup(limits),
-    reconcile: async () => 0,
     close: async () => undefined,
   };
 }
