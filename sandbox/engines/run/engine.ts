@@ -66,7 +66,7 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   readonly #input: RunEngineInput;
   readonly #system: SystemLayout;
   readonly #filter: string;
-  /** Until they are ended or their slot is released: what has exited may still be read from. */
+  /** Until they are ended, or have exited and been read to the end. */
   readonly #open = new Map<RunTree, Slot>();
   readonly #running = new Set<RunProcess>();
   readonly #terminals = new Set<RunTerminal>();
@@ -142,6 +142,7 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
     this.#open.set(tree, slot);
     running.add(tree);
     void tree.exited.finally(() => running.delete(tree));
+    void tree.drained.then(() => this.#open.delete(tree));
     return tree;
   }
 

@@ -17,6 +17,11 @@ const RESERVED = [
   "/sys",
 ];
 const GATEWAY = "/run/gateway.sock";
+/** What Linux takes as one argument or variable (MAX_ARG_STRLEN), its end included, and less than what it takes in all. */
+const MAX_TEXT_BYTES = 128 * 1024 - 1;
+const MAX_ALL_BYTES = 1024 * 1024;
+/** bubblewrap takes 9000 words, of which a variable is three. */
+const MAX_WORDS = 2000;
 
 function refuse(message: string, hint: string): never {
   throw new AppError("InvalidParams", message, { hint });
@@ -36,6 +41,18 @@ function checkPath(what: string, path: string): void {
 
 function checkText(what: string, text: string): void {
   if (text.includes("\0")) refuse(`The ${what} holds a NUL byte.`, "A NUL would end it for the kernel.");
+  if (Buffer.byteLength(text) > MAX_TEXT_BYTES) {
+    refuse(`The ${what} is longer than ${MAX_TEXT_BYTES} bytes.`, "Put it into a file, or into the input.");
+  }
+}
+
+function checkAmount(words: readonly string[]): void {
+  const bytes = words.reduce((sum, word) => sum + Buffer.byteLength(word) + 1, 0);
+  if (words.length <= MAX_WORDS && bytes <= MAX_ALL_BYTES) return;
+  refuse(
+    `The command and its environment are ${words.length} words and ${bytes} bytes.`,
+    `${MAX_WORDS} words and ${MAX_ALL_BYTES} bytes at most: put long lists into a file.`,
+  );
 }
 
 function checkMount(mount: SandboxMount, slotDir: string): void {
@@ -97,8 +114,9 @@ export function checkSpec(spec: SandboxSpec): void {
   for (const [name, value] of Object.entries(spec.env)) {
     if (!/^[A-Za-z_][A-Za-z0-9_]*$/.test(name))
       refuse(`${JSON.stringify(name)} names no variable.`, "As in a shell.");
-    checkText(`variable ${name}`, value);
+    checkText(`variable ${name}`, `${name}=${value}`);
   }
+  checkAmount([...spec.argv, ...Object.entries(spec.env).map(([name, value]) => `${name}=${value}`)]);
   if (spec.cwd !== "/") checkPath("working directory", spec.cwd);
   for (const mount of spec.mounts) checkMount(mount, spec.slot.dir);
   checkOverlap(spec.mounts);

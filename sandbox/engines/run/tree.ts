@@ -1,3 +1,4 @@
+import type { Socket } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
 import { newId } from "#platform/ids.ts";
 import { AppError } from "#schemas";
@@ -49,6 +50,8 @@ export abstract class RunTree implements SandboxTree {
   readonly name: string;
   readonly pid: number;
   readonly exited: Promise<SandboxExit>;
+  /** It has exited, and its streams are closed: nothing of it is left to free. */
+  readonly drained: Promise<void>;
   readonly #input: RunTreeInput;
   readonly #init: { pid: number; started: string };
   #gone = false;
@@ -65,6 +68,7 @@ export abstract class RunTree implements SandboxTree {
     this.pid = launched.pid;
     this.#init = { pid: launched.initPid, started: readProcess(launched.initPid)?.started ?? "" };
     this.exited = launched.exited.then((exit) => this.#finish(exit));
+    this.drained = Promise.all([this.exited, ...launched.streams.map(closed)]).then(() => undefined);
   }
 
   async freeze(): Promise<void> {
@@ -259,6 +263,13 @@ export abstract class RunTree implements SandboxTree {
     }
     return true;
   }
+}
+
+function closed(stream: Socket): Promise<void> {
+  return new Promise((resolve) => {
+    if (stream.closed) resolve();
+    else stream.once("close", () => resolve());
+  });
 }
 
 function stillAlive(name: string): AppError {
