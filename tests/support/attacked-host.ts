@@ -76,7 +76,10 @@ export async function openAsNobody(): Promise<AttackedHost & { server: ChildProc
     for (const settle of waiting.values()) settle({ error });
   });
   stdin.on("error", () => undefined);
-  const about = await ready.promise;
+  const about = await ready.promise.catch(async (error: unknown) => {
+    await clone[Symbol.asyncDispose]();
+    throw error;
+  });
   let count = 0;
   const ask = async (attack: Attack): Promise<Damage> => {
     count += 1;
