@@ -6,7 +6,8 @@ import { instanceState } from "../instance.ts";
 import type { CleanSource } from "./source.ts";
 
 const REMOVE_MS = 60_000;
-const OWN = /^cds-(\d+-\d+-\d+-\d+)(?:[-.].*)?$/;
+/** With a word between where an engine has its own: `cds-micro-<instance>`. */
+const OWN = /^cds-(?:[a-z]+-)?(\d+-\d+-\d+-\d+)(?:[-.].*)?$/;
 
 /** Start of the name of whatever is made in a directory shared with others, so that it is known whose it was. */
 export const sharedName = (instance: string) => `cds-${instance}`;
