@@ -55,9 +55,11 @@ describe("[SB-run] a command", () => {
     const command = await start(["sleep", "1000"]);
     expect(command.id).toMatch(/^run_/);
     expect(command.startedAt).toBe(command.process.startedAt);
-    const [only, ...others] = await command.process.processes();
-    expect(only).toMatchObject({ pid: 2, ppid: 1, command: ["sleep", "1000"] });
-    expect(others).toEqual([]);
+    const listed = await until(async () => {
+      const now = await command.process.processes();
+      return now.some(({ command: [name] }) => name === "sleep") && now;
+    });
+    expect(listed).toEqual([expect.objectContaining({ pid: 2, ppid: 1, command: ["sleep", "1000"] })]);
     await command.kill();
     expect(await command.finished).toMatchObject({ exit_code: null, signal: "SIGKILL" });
   });
@@ -181,6 +183,12 @@ describe("[SB-run] a command", () => {
 
   it("tells an exit by a signal as a shell does", async () => {
     expect(await finish("kill -SEGV $$")).toMatchObject({ exit_code: 139 });
+  });
+
+  it("can be asked to end as soon as it has started", async () => {
+    const command = await start(["sleep", "1000"]);
+    await command.kill("SIGTERM");
+    expect(await command.finished).toMatchObject({ exit_code: 143 });
   });
 
   it("that has ended takes no signal", async () => {

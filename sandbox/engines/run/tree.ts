@@ -54,6 +54,7 @@ export abstract class RunTree implements SandboxTree {
   readonly drained: Promise<void>;
   readonly #input: RunTreeInput;
   readonly #init: { pid: number; started: string };
+  #begun = false;
   #gone = false;
   #killed = false;
   #frozen = false;
@@ -109,6 +110,7 @@ export abstract class RunTree implements SandboxTree {
 
   signal(name: NodeJS.Signals): Promise<number> {
     return operation("run", "signal", { signal: name }, async () => {
+      await this.#untilGone(() => !this.#begun && isRunning(this.#init) && this.#hasNotBegun());
       const inmates = await this.#inmates();
       const program = inmates.find(({ inside }) => inside === PROGRAM_INSIDE_PID);
       if (program === undefined) return 0;
@@ -241,6 +243,12 @@ export abstract class RunTree implements SandboxTree {
   #isBridge(info: ProcessInfo): boolean {
     if (!this.#input.bridged || info.command !== "socat" || info.ppid !== this.#init.pid) return false;
     return insidePid(info.pid) === BRIDGE_INSIDE_PID;
+  }
+
+  /** The sandbox is told to have started a few ms before its init makes the program. */
+  async #hasNotBegun(): Promise<boolean> {
+    this.#begun = (await this.#inmates()).some(({ inside }) => inside === PROGRAM_INSIDE_PID);
+    return !this.#begun;
   }
 
   /** The user's processes, with their numbers inside. */
