@@ -43,7 +43,7 @@ export function openDirectory(directory: number, name: Name): Promise<number> {
  * The same at once, in the calling thread: nearly always the kernel has the name in memory, and a trip to the
  * thread pool costs ten times the call. Nothing a user does to a file or directory makes such an open wait.
  */
-export function openDirectoryNow(directory: number, name: string): number {
+export function openDirectoryNow(directory: number, name: Name): number {
   return fs.openSync(at(directory, name), O_PATH | O_DIRECTORY | O_NOFOLLOW);
 }
 
@@ -98,6 +98,7 @@ export function toJailError(error: unknown, path: string): unknown {
       );
     case "EACCES":
     case "EPERM":
+    case "EROFS":
     case "ENXIO":
       return new AppError("Forbidden", `${path} cannot be opened.`, {}, error);
     case "EAGAIN":

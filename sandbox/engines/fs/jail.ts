@@ -164,11 +164,12 @@ export class Jail implements AsyncDisposable {
   /** How many names at the end of `path` do not exist. */
   async missing(path: string): Promise<number> {
     const names = splitPath(path);
+    const last = names.pop();
+    if (last === undefined) return 0;
     return this.#run(path, async () => {
       const { directory, rest } = this.#descendFar(names);
       try {
-        const last = rest.length === 1 ? rest[0] : undefined;
-        if (last === undefined) return rest.length;
+        if (rest.length > 0) return rest.length + 1;
         return (await lstat(at(directory, last)).catch(ignoring("ENOENT"))) === undefined ? 1 : 0;
       } finally {
         this.#leave(directory);
