@@ -13,6 +13,8 @@ export interface Attack {
   files?: Record<string, string>;
   env?: Record<string, string>;
   limits?: Partial<SandboxLimits>;
+  /** Stop it before it is ended. */
+  freeze?: boolean;
   /** End it so long after it said anything; without it, it runs to its own end, for `MAX_MS` at most. */
   endAfterMs?: number;
 }
@@ -22,6 +24,8 @@ export interface Damage extends SandboxExit {
   stderr: string;
   /** The most that was seen at once. */
   most: { processes: number; threads: number; memoryBytes: number };
+  /** CPU time it had taken at the last look, and how long after its start that was; in ms. */
+  spent: { cpuMs: number; afterMs: number };
   /** Processes of it, or of its user, that lived when it was said to have ended. */
   left: string[];
   /** Still there when it was ended from outside. */
@@ -29,7 +33,7 @@ export interface Damage extends SandboxExit {
 }
 
 const MAX_MS = 60_000;
-const LOOK_MS = 25;
+const LOOK_MS = 40;
 const KEPT_BYTES = 1 << 18;
 
 /** Executables for `Attack.files`. */
@@ -71,6 +75,7 @@ export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Da
       });
     }
     const most = { processes: 0, threads: 0, memoryBytes: 0 };
+    let spent = { cpuMs: 0, afterMs: 0 };
     const seen = new Map<string, ProcessInfo>();
     let ended = false;
     const exited = running.exited.finally(() => {
@@ -84,7 +89,9 @@ export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Da
         most.threads,
         tree.reduce((total, { threads }) => total + threads, 0),
       );
-      most.memoryBytes = Math.max(most.memoryBytes, (await running.stats()).memoryBytes);
+      const { memoryBytes, cpuMs } = await running.stats();
+      most.memoryBytes = Math.max(most.memoryBytes, memoryBytes);
+      if (cpuMs > 0) spent = { cpuMs, afterMs: Date.now() - running.startedAt };
     };
     const looking = (async () => {
       for (; !ended; await sleep(LOOK_MS)) await look();
@@ -100,11 +107,12 @@ export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Da
     await Promise.race([exited, patience()]);
     const cutShort = !ended;
     if (cutShort) await look();
+    if (cutShort && attack.freeze === true) await running.freeze();
     await running.kill();
     const exit = await exited;
     const left = [...seen.values()].filter(isRunning);
     await looking;
-    return { ...exit, ...kept, most, left: left.map(describeProcess), cutShort };
+    return { ...exit, ...kept, most, spent, left: left.map(describeProcess), cutShort };
   } finally {
     await slot.release();
   }

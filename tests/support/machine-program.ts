@@ -89,6 +89,7 @@ const NUMBERS = {
   process_vm_writev: [311, 271],
   kcmp: [312, 272],
   finit_module: [313, 273],
+  sched_setattr: [314, 274],
   seccomp: [317, 277],
   memfd_create: [319, 279],
   bpf: [321, 280],
