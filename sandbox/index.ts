@@ -1,6 +1,22 @@
 /** The sandbox's face: how anything of a user's is run, and how files it controls are touched. */
 export { Jail, type JailEntry, type JailFile, type JailOptions } from "./engines/fs/jail.ts";
 export type { SkipReason, WalkEntry, WalkOptions, WalkResult } from "./engines/fs/walk.ts";
+export { type DirectoryWatch, type WatchOptions, watchDirectory } from "./engines/fs/watch.ts";
+export {
+  type Command,
+  type CommandOptions,
+  type CommandResult,
+  type OutputName,
+  startCommand,
+} from "./engines/run/command.ts";
+export {
+  type HostRule,
+  intersect,
+  type NetworkAccess,
+  networkAccess,
+  parseHosts,
+  type Reach,
+} from "./network/index.ts";
 export {
   openSandboxes,
   probeSandbox,
@@ -24,4 +40,6 @@ export type {
   SandboxProcess,
   SandboxSpec,
   SandboxStats,
+  SandboxTerminal,
+  SandboxTree,
 } from "./types.ts";

@@ -4,6 +4,7 @@ export * from "./errors.ts";
 export * from "./events.ts";
 export * from "./ids.ts";
 export * from "./local-models.ts";
+export * from "./notifications.ts";
 export * from "./rpc/account.ts";
 export * from "./rpc/agent.ts";
 export * from "./rpc/budget.ts";

@@ -8,6 +8,7 @@ import type { TokenBuckets } from "#platform/token-bucket.ts";
 import { Gate, OpenPerUser } from "./gate.ts";
 import { handlers } from "./methods/index.ts";
 import { RpcEngine } from "./rpc/engine.ts";
+import type { Workbench } from "./workbench/workbench.ts";
 import { SOCKET_TIMING, type SocketTiming } from "./ws/socket.ts";
 
 const HEARTBEAT_MS = 15_000;
@@ -18,6 +19,7 @@ export interface ApiDeps {
   readonly secrets: Secrets;
   readonly authenticate: Authenticator;
   readonly feed: EventFeed;
+  readonly workbench: Workbench;
   /** Which pages may open a WebSocket. */
   readonly origins: Origins;
   readonly perUser: TokenBuckets;
@@ -27,7 +29,7 @@ export interface ApiDeps {
 }
 
 /** What the routes share. One per process, however many origins it is mounted on: limits count across them. */
-export interface Api extends Pick<ApiDeps, "database" | "config" | "feed" | "origins"> {
+export interface Api extends Pick<ApiDeps, "database" | "config" | "feed" | "origins" | "workbench"> {
   readonly gate: Gate;
   readonly engine: RpcEngine;
   /** Sockets and event streams a user has open. */
@@ -37,19 +39,21 @@ export interface Api extends Pick<ApiDeps, "database" | "config" | "feed" | "ori
 }
 
 export function createApi(deps: ApiDeps): Api {
-  const { database, config, secrets, feed, origins, authenticate, perUser, perIp, timing = {} } = deps;
+  const { database, config, secrets, feed, workbench, origins, perUser, perIp, timing = {} } = deps;
   const { heartbeat = HEARTBEAT_MS, call, ...socket } = timing;
   return {
     database,
     config,
     feed,
     origins,
-    gate: new Gate({ authenticate, perUser, perIp }),
+    workbench,
+    gate: new Gate({ authenticate: deps.authenticate, perUser, perIp }),
     engine: new RpcEngine({
       handlers,
       database,
       config,
       secrets,
+      workbench,
       ...(call === undefined ? {} : { callTimeoutMs: call }),
     }),
     open: new OpenPerUser(config.limits.socketsPerUser),

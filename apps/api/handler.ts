@@ -3,7 +3,15 @@ import type { Caller } from "#platform/authenticate.ts";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
 import type { Secrets } from "#platform/secrets.ts";
-import type { MethodName, MethodParams, MethodResult, UserView } from "#schemas";
+import type {
+  MethodName,
+  MethodParams,
+  MethodResult,
+  NotificationName,
+  NotificationParams,
+  UserView,
+} from "#schemas";
+import type { Workbench } from "./workbench/workbench.ts";
 
 /** What a method may do with the WebSocket it was called on. Absent over plain HTTP. */
 export interface Connection {
@@ -12,6 +20,12 @@ export interface Connection {
   /** Send every event of the task after `afterSeq` as `agent.event` notifications; the last is `done`. */
   subscribe(taskId: string, afterSeq: number): void;
   unsubscribe(taskId: string): void;
+  /** Send a notification; resolves when the peer's side has taken it, or is gone. */
+  notify<N extends NotificationName>(name: N, params: NotificationParams<N>): Promise<void>;
+  /** Do something once this call has been answered. */
+  afterAnswer(act: () => void): void;
+  /** Aborted when the connection is closed. */
+  readonly closed: AbortSignal;
 }
 
 /** Everything a method may use. Made for one call; nothing in it outlives the call. */
@@ -21,6 +35,8 @@ export interface Context {
   readonly database: Database;
   readonly config: Config;
   readonly secrets: Secrets;
+  /** What users drive by hand: programs, terminals, modules, machines. */
+  readonly workbench: Workbench;
   /** Carries the request's id and the method's name. */
   readonly log: Log;
   /** Aborted when the caller has gone. */

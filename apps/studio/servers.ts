@@ -1,5 +1,5 @@
 import type { FastifyInstance } from "fastify";
-import { createApi, registerApi } from "#apps/api/index.ts";
+import { createApi, registerApi, Workbench } from "#apps/api/index.ts";
 import { registerOpencodeRoutes } from "#apps/api/opencode/index.ts";
 import { registerPocketbase } from "#apps/api/pocketbase/index.ts";
 import { registerAuth } from "#apps/auth/index.ts";
@@ -46,13 +46,16 @@ export interface Shared {
   perUser: TokenBuckets;
 }
 
+/** For ending programs and keeping what they changed. */
+const WORKBENCH_MS = 30_000;
+
 export type Urls = { ui: string; api: string; auth: string; llm: string };
 
 type Mount = (app: FastifyInstance) => Promise<void>;
 
 /** Which routes stand on which port; the page's origin has all of them. */
 function mounts(
-  shared: Shared,
+  shared: Shared & { workbench: Workbench },
   health: HealthRegistry,
   models: LlmServer,
 ): Record<keyof Urls, readonly Mount[]> {
@@ -78,7 +81,9 @@ export async function listenAll(shared: Shared, runHealth: HealthRegistry): Prom
   const { config, lifecycle, origins, database } = shared;
   const models = await createLlmServer({ ...shared, authenticate: shared.authenticator.authenticate });
   lifecycle.add("models", () => models.close(), config.shutdownGraceMs + 5000);
-  const routes = mounts(shared, runHealth, models);
+  const workbench = new Workbench(shared);
+  lifecycle.add("workbench", () => workbench.close(), WORKBENCH_MS);
+  const routes = mounts({ ...shared, workbench }, runHealth, models);
   const health = new HealthRegistry();
   health.add("database", async () => {
     await database.ping();

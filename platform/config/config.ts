@@ -200,8 +200,8 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       processes: integer(env, "CDS_RUN_PROCESSES", 256, 8, 32_768),
       /** Hosts that programs may be given access to: none unless named. */
       hosts: list(env, "CDS_SANDBOX_HOSTS"),
-      /** Whether these may be in a private network (link-local and metadata addresses never). */
-      allowPrivateHosts: flag(env, "CDS_SANDBOX_ALLOW_PRIVATE_HOSTS", false),
+      /** How far their names may lead: to the internet, into private networks, to this very machine. */
+      reach: oneOf(env, "CDS_SANDBOX_REACH", "public", ["public", "private", "machine"]),
     },
     wasm: {
       instancesPerUser: integer(env, "CDS_WASM_PER_USER", 8, 1, 1000),

@@ -4,8 +4,13 @@ import { accountMethods } from "./account.ts";
 import { agentMethods } from "./agent.ts";
 import { budgetMethods } from "./budget.ts";
 import { changeMethods } from "./change.ts";
+import { microMethods } from "./micro.ts";
 import { fsMethods, projectMethods } from "./project.ts";
+import { runMethods } from "./run.ts";
+import { sandboxMethods } from "./sandbox.ts";
+import { terminalMethods } from "./terminal.ts";
 import { usageMethods } from "./usage.ts";
+import { wasmMethods } from "./wasm.ts";
 
 export const methods = {
   ...accountMethods,
@@ -13,8 +18,13 @@ export const methods = {
   ...budgetMethods,
   ...changeMethods,
   ...fsMethods,
+  ...microMethods,
   ...projectMethods,
+  ...runMethods,
+  ...sandboxMethods,
+  ...terminalMethods,
   ...usageMethods,
+  ...wasmMethods,
 } as const;
 
 export type Methods = typeof methods;

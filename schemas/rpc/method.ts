@@ -15,6 +15,8 @@ export interface MethodSpec<P extends z.ZodType = z.ZodType, R extends z.ZodType
   readonly errors: readonly ErrorCode[];
   /** Only over WebSocket: it sends notifications on the caller's connection. */
   readonly streaming?: boolean;
+  /** It bounds its own time: the usual time-out of a call does not apply, and others need not wait for it. */
+  readonly lasting?: boolean;
   readonly example: { readonly params: z.input<P>; readonly result: z.input<R> };
 }
 

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { ERRORS, type ErrorCode } from "../errors.ts";
-import { taskEventSchema } from "../events.ts";
+import { notifications } from "../notifications.ts";
 import { methods } from "./index.ts";
 import type { MethodSpec } from "./method.ts";
 
@@ -83,13 +83,11 @@ export function buildOpenRpc(): OpenRpcDocument {
         ]),
       ),
     },
-    "x-notifications": [
-      {
-        name: "agent.event",
-        summary: "One event of a followed task, in the order of `seq`; the last one is of type `done`.",
-        params: jsonSchema(taskEventSchema, "output"),
-      },
-    ],
+    "x-notifications": Object.entries(notifications).map(([name, { summary, params }]) => ({
+      name,
+      summary,
+      params: jsonSchema(params, "output"),
+    })),
   };
 }
 

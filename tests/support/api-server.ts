@@ -1,6 +1,6 @@
 import type { FastifyInstance } from "fastify";
 import { WebSocket } from "ws";
-import { type Api, type ApiDeps, createApi, registerApi } from "#apps/api/index.ts";
+import { type Api, type ApiDeps, createApi, registerApi, Workbench } from "#apps/api/index.ts";
 import { createAuthenticator } from "#database/accounts/authenticator.ts";
 import { createUser } from "#database/accounts/users.ts";
 import { EventFeed } from "#database/events/index.ts";
@@ -22,6 +22,7 @@ import {
   TaskTokens,
   TokenBuckets,
 } from "#platform";
+import { openForTest } from "#sandbox/testing/harness.ts";
 import type { Role } from "#schemas";
 import { type Client, createClient } from "#schemas/client/index.ts";
 import { type TestDatabase, testDatabase } from "./database.ts";
@@ -80,7 +81,8 @@ export async function apiServer(
   env: Record<string, string> = {},
   timing: NonNullable<ApiDeps["timing"]> = {},
 ): Promise<ApiServer> {
-  const config = readConfig({ ...API_TEST_ENV, ...env });
+  const opened = await openForTest();
+  const config = readConfig({ ...API_TEST_ENV, CDS_DATA_DIR: opened.dataDir, ...env });
   const log: string[] = [];
   const logger = createLogger({ level: "info", pretty: false }, { write: (line) => void log.push(line) });
   const test = await testDatabase();
@@ -93,7 +95,10 @@ export async function apiServer(
   const { requestsPerIp, requestsPerIpBurst, requestsPerUser, requestsPerUserBurst } = config.limits;
   const perIp = new TokenBuckets({ perSecond: requestsPerIp, burst: requestsPerIpBurst });
   const perUser = new TokenBuckets({ perSecond: requestsPerUser, burst: requestsPerUserBurst });
-  const api = createApi({ database, config, secrets, authenticate, feed, origins, perIp, perUser, timing });
+  const workbench = new Workbench({ database, config, sandboxes: opened.sandboxes, log: logger });
+  const api = createApi({
+    ...{ database, config, secrets, authenticate, feed, workbench, origins, perIp, perUser, timing },
+  });
   const app = createHttpServer({
     log: logger,
     origins,
@@ -163,6 +168,8 @@ export async function apiServer(
     async [Symbol.asyncDispose]() {
       await closeHttpServer(app, 1000);
       await feed.close();
+      await workbench.close();
+      await opened[Symbol.asyncDispose]();
       await test[Symbol.asyncDispose]();
     },
   };

@@ -5,6 +5,8 @@ import { budgetHandlers } from "./budget.ts";
 import { changeHandlers } from "./change.ts";
 import { fsHandlers } from "./fs.ts";
 import { projectHandlers } from "./project.ts";
+import { runHandlers } from "./run.ts";
+import { terminalHandlers } from "./terminal.ts";
 import { usageHandlers } from "./usage.ts";
 
 /** Every method and who does it; one that is missing is a type error. */
@@ -15,5 +17,7 @@ export const handlers: Handlers = {
   ...changeHandlers,
   ...fsHandlers,
   ...projectHandlers,
+  ...runHandlers,
+  ...terminalHandlers,
   ...usageHandlers,
 };

@@ -48,12 +48,13 @@ export const projectHandlers: HandlersOf<"project."> = {
     return projectView(await renameProject(database.db, id, name));
   },
 
-  "project.delete": async ({ caller, database, log }, { id }) => {
+  "project.delete": async ({ caller, database, workbench, log }, { id }) => {
     await getOwnProject(database.db, id, caller.user_id);
     await cancelProjectTasks(database.db, id);
     await deleteProject(database.db, id);
     // One dispatched in between; from now on nobody finds the project to dispatch another.
     await cancelProjectTasks(database.db, id);
+    await workbench.dropProject(id);
     log.info({ project_id: id }, "project deleted");
     return { id, deleted: true };
   },

@@ -80,7 +80,8 @@ function contextOf(
   log: Log,
   signal: AbortSignal,
 ): Context {
-  return { caller, database: api.database, config: api.config, secrets, log, signal };
+  const { database, config, workbench } = api;
+  return { caller, database, config, secrets, workbench, log, signal };
 }
 
 /** The first model that is one, else the scripted one. */

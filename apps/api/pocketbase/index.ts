@@ -157,6 +157,7 @@ async function setKey(
     database: api.database,
     config: api.config,
     secrets,
+    workbench: api.workbench,
     log: request.log as Log,
     signal: request.signal,
   };

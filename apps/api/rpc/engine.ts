@@ -7,6 +7,7 @@ import type { Secrets } from "#platform/secrets.ts";
 import { type Access, AppError, type MethodName, methods, toAppError } from "#schemas";
 import { buildOpenRpc } from "#schemas/rpc/openrpc.ts";
 import type { Connection, Context, Handlers } from "../handler.ts";
+import type { Workbench } from "../workbench/workbench.ts";
 import { checkText, invalidParams } from "./issues.ts";
 import {
   type BadRequest,
@@ -33,6 +34,8 @@ export interface Session {
   readonly signal: AbortSignal;
   readonly log: Log;
   readonly connection?: Connection;
+  /** This call will take as long as it likes: others need not wait for it. */
+  lasting?(): void;
 }
 
 /** What to send back. */
@@ -48,6 +51,7 @@ export interface EngineDeps {
   readonly database: Database;
   readonly config: Config;
   readonly secrets: Secrets;
+  readonly workbench: Workbench;
   /** ms until a call that does not end is answered with Timeout; 60 s when left out. */
   readonly callTimeoutMs?: number;
 }
@@ -128,8 +132,9 @@ export class RpcEngine {
 
   async #call(request: RpcRequest, session: Session): Promise<unknown> {
     const started = performance.now();
-    // GW-1 routes by path (`agent/dispatch`); the dot is the same method.
-    const name = request.method.replaceAll("/", ".");
+    // GW-1 routes by path (`agent/dispatch`, `sandbox/run.exec`); the dot is the same method.
+    const dotted = request.method.replaceAll("/", ".");
+    const name = isMethod(dotted) ? dotted : dotted.replace(/^sandbox\./, "");
     try {
       session.admit();
       const result = await this.#dispatch(name, request, session);
@@ -163,9 +168,11 @@ export class RpcEngine {
     const params = this.#params(name, request.params);
     const handler = this.#deps.handlers[name] as UntypedHandler;
     const log = session.log.child({ method: name });
-    const result = await this.#withDeadline(session.signal, (signal) =>
-      handler(this.#context(session, caller, log, signal), params),
-    );
+    const work = (signal: AbortSignal) => handler(this.#context(session, caller, log, signal), params);
+    if (spec.lasting === true) session.lasting?.();
+    const result = await (spec.lasting === true
+      ? work(session.signal)
+      : this.#withDeadline(session.signal, work));
     if (!this.#deps.config.production) {
       const checked = spec.result.safeParse(result);
       if (!checked.success)
@@ -187,7 +194,7 @@ export class RpcEngine {
   }
 
   #context(session: Session, caller: Caller | undefined, log: Log, signal: AbortSignal): Context {
-    const { database, config, secrets } = this.#deps;
+    const { database, config, secrets, workbench } = this.#deps;
     return {
       get caller(): Caller {
         if (caller === undefined) throw new AppError("Unauthenticated", "Sign in first.");
@@ -196,6 +203,7 @@ export class RpcEngine {
       database,
       config,
       secrets,
+      workbench,
       log,
       signal,
       ...(session.connection === undefined ? {} : { connection: session.connection }),

@@ -114,25 +114,29 @@ export class RpcSocket {
       const next = this.#waiting.shift();
       if (next === undefined) break;
       this.#inFlight += 1;
-      void this.#handle(next).finally(() => {
+      let counted = true;
+      const leave = () => {
+        if (!counted) return;
+        counted = false;
         this.#inFlight -= 1;
         this.#pump();
-      });
+      };
+      void this.#handle(next, leave).finally(leave);
     }
     if (this.#inFlight >= MAX_IN_FLIGHT) this.#ws.pause();
     else if (this.#ws.isPaused) this.#ws.resume();
   }
 
-  async #handle(bytes: Buffer): Promise<void> {
+  async #handle(bytes: Buffer, leave: () => void): Promise<void> {
     // Events are sent after the answer that promises them.
     const afterAnswer: (() => void)[] = [];
-    const { text } = await this.#api.engine.handle(bytes, this.#session(afterAnswer));
+    const { text } = await this.#api.engine.handle(bytes, this.#session(afterAnswer, leave));
     if (text !== undefined) await this.#send(text);
     for (const start of afterAnswer) start();
     if (this.#refused !== undefined) this.close(CLOSE.unauthenticated, this.#refused.message);
   }
 
-  #session(afterAnswer: (() => void)[]): Session {
+  #session(afterAnswer: (() => void)[], lasting: () => void): Session {
     const connection: Connection = {
       authenticate: (token) => this.#authenticate(token),
       subscribe: (taskId, afterSeq) => {
@@ -140,6 +144,9 @@ export class RpcSocket {
         afterAnswer.push(() => this.#subscribe(taskId, afterSeq, reserved));
       },
       unsubscribe: (taskId) => this.#unsubscribe(taskId),
+      notify: (method, params) => this.#send(JSON.stringify({ jsonrpc: "2.0", method, params })),
+      afterAnswer: (act) => void afterAnswer.push(act),
+      closed: this.#gone.signal,
     };
     return {
       caller: () => this.#authenticated(),
@@ -147,6 +154,7 @@ export class RpcSocket {
       signal: this.#gone.signal,
       log: this.#caller === undefined ? this.#log : this.#log.child({ user_id: this.#caller.user_id }),
       connection,
+      lasting,
     };
   }
 

@@ -1,0 +1,153 @@
+import type { Config } from "#platform/config/config.ts";
+import { diskUse, readMemory } from "#platform/host/host-load.ts";
+import type { Log } from "#platform/log.ts";
+import type { NetworkAccess, Sandboxes, SandboxSpec } from "#sandbox";
+import { AppError } from "#schemas";
+import { DiskGuard } from "#workspaces/disk-guard.ts";
+import { INSIDE, type WorkspaceOwner } from "#workspaces/live-workspace.ts";
+import type { LiveWorkspaces, WorkspaceUse } from "#workspaces/live-workspaces.ts";
+import type { NetworkGrants } from "./network-grant.ts";
+
+const MIB = 1024 * 1024;
+const TMP_BYTES = 128 * MIB;
+/** The largest file a program may make: an installed package's, not a project's. */
+const FILE_BYTES = 256 * MIB;
+const RETRY_SECONDS = 10;
+
+export interface WorkplaceDeps {
+  readonly config: Config;
+  readonly sandboxes: Sandboxes;
+  readonly workspaces: LiveWorkspaces;
+  readonly grants: NetworkGrants;
+  readonly log: Log;
+}
+
+export interface PlaceRequest {
+  readonly project_id: string;
+  readonly network: boolean | readonly string[];
+  readonly env: Readonly<Record<string, string>>;
+  /** Directory of the project. */
+  readonly cwd?: string | undefined;
+}
+
+/**
+ * A project's workspace and a way to the network, for one program. Ends with `close`, which makes a revision of what
+ * the program changed only when `keep` was called before.
+ */
+export class Workplace {
+  readonly use: WorkspaceUse;
+  /** `host:port` that the program tried to reach and was not allowed to. */
+  readonly refusedHosts: string[] = [];
+  readonly #deps: WorkplaceDeps;
+  readonly #request: PlaceRequest;
+  readonly #network: NetworkAccess | undefined;
+  #guard: DiskGuard | undefined;
+
+  private constructor(
+    deps: WorkplaceDeps,
+    request: PlaceRequest,
+    use: WorkspaceUse,
+    network: NetworkAccess | undefined,
+    refused: string[],
+  ) {
+    this.#deps = deps;
+    this.#request = request;
+    this.use = use;
+    this.#network = network;
+    this.refusedHosts = refused;
+  }
+
+  /** @throws AppError Unavailable on a full machine, Forbidden or InvalidParams for hosts, those of workspaces. */
+  static async open(
+    deps: WorkplaceDeps,
+    owner: WorkspaceOwner,
+    request: PlaceRequest,
+    signal: AbortSignal,
+  ): Promise<Workplace> {
+    const rules = deps.grants.rules(request.network);
+    await checkRoom(deps.config);
+    const use = await deps.workspaces.use(owner, request.project_id, signal);
+    try {
+      const refused: string[] = [];
+      const { slot } = use.workspace;
+      const network =
+        rules === null ? undefined : await deps.grants.open(slot, rules, (host) => void refused.push(host));
+      return new Workplace(deps, request, use, network, refused);
+    } catch (error) {
+      use.release();
+      throw error;
+    }
+  }
+
+  /** Everything of a spec but the program. */
+  spec(name: string): Omit<SandboxSpec, "argv"> {
+    const { config } = this.#deps;
+    const { slot, work, home } = this.use.workspace;
+    const { cpus, processes } = config.workbench;
+    const limits = {
+      memoryBytes: config.run.memoryBytes,
+      fileBytes: FILE_BYTES,
+      tmpBytes: TMP_BYTES,
+      processes,
+    };
+    const { cwd, env } = this.#request;
+    return {
+      name,
+      env: { HOME: INSIDE.home, ...this.#network?.env, ...env },
+      cwd: cwd === undefined ? INSIDE.work : `${INSIDE.work}/${insidePath(cwd)}`,
+      mounts: [
+        { source: work, target: INSIDE.work, mode: "rw" },
+        { source: home, target: INSIDE.home, mode: "rw" },
+      ],
+      limits: cpus > 0 ? { ...limits, cpus } : limits,
+      slot,
+      ...(this.#network === undefined ? {} : { bridge: this.#network.bridge }),
+    };
+  }
+
+  /** Call `onFull` once the workspace takes more of the disk than it may. */
+  guardDisk(onFull: () => void): void {
+    this.#guard = new DiskGuard({
+      directory: this.use.workspace.slot.dir,
+      threshold: 0,
+      allowedBytes: this.#deps.config.workbench.workspaceBytes,
+      onFull,
+    });
+  }
+
+  /** Let go; the program has ended. */
+  async close(): Promise<void> {
+    this.#guard?.[Symbol.dispose]();
+    await this.#network?.proxy.close();
+    this.use.release();
+  }
+}
+
+/** @throws AppError InvalidParams for a path that leads out of the project. */
+function insidePath(path: string): string {
+  const names = path.split("/").filter((name) => name !== "" && name !== ".");
+  if (path.startsWith("/") || names.includes("..") || path.includes("\0")) {
+    const message = "params.cwd: It is no directory of the project.";
+    throw new AppError("InvalidParams", message, { issues: [{ path: "params.cwd", message }] });
+  }
+  return names.join("/");
+}
+
+/** MU-5's thresholds, for what people start by hand. */
+export async function checkRoom({ queue, dataDir }: Config): Promise<void> {
+  const { totalBytes, availableBytes } = readMemory();
+  const memory = 1 - availableBytes / totalBytes;
+  const disk = await diskUse(dataDir);
+  const [reason, what] =
+    memory > queue.memoryThreshold
+      ? ["memory_threshold_exceeded", "memory"]
+      : disk > queue.diskThreshold
+        ? ["disk_threshold_exceeded", "disk space"]
+        : [];
+  if (reason === undefined) return;
+  throw new AppError("Unavailable", `The server has too little ${what} left to start anything.`, {
+    reason,
+    retry_after_seconds: RETRY_SECONDS,
+    hint: "Try again when other work has ended.",
+  });
+}
