@@ -6,7 +6,8 @@ export const terminalHandlers: HandlersOf<"terminal."> = {
   "terminal.open": async ({ caller, database, workbench, signal, connection }, params) => {
     const shown = needed(connection);
     await getOwnProject(database.db, params.project_id, caller.user_id);
-    return (await workbench.terminals.open(caller, params, shown, signal)).view();
+    const session = await workbench.terminals.open(caller, params, shown, signal);
+    return { ...session.view(), attached: true };
   },
 
   "terminal.attach": async ({ caller, workbench, connection }, { terminal_id }) => {
