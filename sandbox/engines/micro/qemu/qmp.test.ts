@@ -86,21 +86,25 @@ it("[SB-micro] whatever arrives in whatever pieces, it answers, refuses or close
     fc.uint8Array().map((bytes) => Buffer.from(bytes).toString("latin1")),
   );
   await fc.assert(
-    fc.asyncProperty(fc.array(line, { maxLength: 8 }), fc.integer({ min: 1, max: 40 }), async (lines, size) => {
-      const { input, output } = monitor(({ id }) => (id === 1 ? polite({ id }) : undefined));
-      const qmp = await Qmp.open(input, output, LONG_MS);
-      const outcome = qmp.command("query-status", {}, LONG_MS).then(
-        () => "answered",
-        (error: { code: string }) => error.code,
-      );
-      const bytes = Buffer.from(`${lines.join("\n")}\n`);
-      for (let at = 0; at < bytes.length; at += size) {
-        if (!input.destroyed) input.write(bytes.subarray(at, at + size));
-      }
-      if (!input.destroyed) input.end();
-      expect(["answered", "Unavailable"]).toContain(await outcome);
-      expect(await qmp.closed).toMatchObject({ code: "Unavailable" });
-    }),
+    fc.asyncProperty(
+      fc.array(line, { maxLength: 8 }),
+      fc.integer({ min: 1, max: 40 }),
+      async (lines, size) => {
+        const { input, output } = monitor(({ id }) => (id === 1 ? polite({ id }) : undefined));
+        const qmp = await Qmp.open(input, output, LONG_MS);
+        const outcome = qmp.command("query-status", {}, LONG_MS).then(
+          () => "answered",
+          (error: { code: string }) => error.code,
+        );
+        const bytes = Buffer.from(`${lines.join("\n")}\n`);
+        for (let at = 0; at < bytes.length; at += size) {
+          if (!input.destroyed) input.write(bytes.subarray(at, at + size));
+        }
+        if (!input.destroyed) input.end();
+        expect(["answered", "Unavailable"]).toContain(await outcome);
+        expect(await qmp.closed).toMatchObject({ code: "Unavailable" });
+      },
+    ),
     { numRuns: 200 },
   );
 });
