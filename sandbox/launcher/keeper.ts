@@ -3,13 +3,17 @@
  * program's. A process of its own, which starts no other: the package for terminals opens that end so that every
  * child would inherit it, and with it somebody's terminal.
  */
-import { chmodSync, chownSync, closeSync } from "node:fs";
+import { chmodSync, chownSync, closeSync, writeSync } from "node:fs";
 import type { Socket } from "node:net";
+import { Writable } from "node:stream";
 import { ReadStream } from "node:tty";
 import { requireBinary } from "@lydell/node-pty/requireBinary.js";
 import type { TerminalSize } from "../types.ts";
 import type { FromKeeper, ToKeeper } from "./protocol.ts";
 import { type Hello, openStream } from "./streams.ts";
+
+/** Between two looks whether a program has taken some of what was typed. */
+const ROOM_WAIT_MS = 10;
 
 interface Kept {
   master: number;
@@ -33,12 +37,34 @@ function letGo(id: number): void {
   one.slave = undefined;
 }
 
+/**
+ * Where what is typed goes. Node's own stream for it would try without pause, and do nothing else, until the program
+ * reads; the kernel tells nobody when there is room again, so we look.
+ */
+function typing(master: number, terminal: ReadStream): Writable {
+  /** How much of it there was room for; of what nobody will ever read, all. */
+  const put = (data: Buffer): number => {
+    if (terminal.destroyed) return data.length;
+    try {
+      return writeSync(master, data);
+    } catch (error) {
+      return error instanceof Error && "code" in error && error.code === "EAGAIN" ? 0 : data.length;
+    }
+  };
+  const write = (data: Buffer, done: () => void): void => {
+    const written = put(data);
+    if (written === data.length) done();
+    else setTimeout(write, ROOM_WAIT_MS, data.subarray(written), done);
+  };
+  return new Writable({ decodeStrings: true, write: (data: Buffer, _encoding, done) => write(data, done) });
+}
+
 /** Both ways, each only as fast as its reader; the end of either is the end of both. */
-function join(id: number, { terminal, socket }: Kept): void {
+function join(id: number, { master, terminal, socket }: Kept): void {
   // The last program to close its end shows as an error here, after all that it wrote.
   terminal.on("error", () => socket.end());
   terminal.pipe(socket);
-  socket.pipe(terminal, { end: false });
+  socket.pipe(typing(master, terminal));
   socket.on("error", () => undefined);
   socket.once("close", () => {
     letGo(id);
