@@ -26,6 +26,15 @@ interface Awaited {
 const isMembers = (value: unknown): value is Members =>
   typeof value === "object" && value !== null && !Array.isArray(value);
 
+function parsed(line: string): Members | undefined {
+  try {
+    const message: unknown = JSON.parse(line);
+    return isMembers(message) ? message : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /**
  * The server's end of a QEMU's monitor (QMP, qemu.org/docs/master/interop/qmp-spec.html): one JSON object per line
  * each way. The other side counts as hostile, for a guest may have taken it over: lines and their number are bounded,
@@ -104,8 +113,8 @@ export class Qmp {
       const at = rest.indexOf(10);
       const part = at < 0 ? rest : rest.subarray(0, at);
       this.#bytes += part.length;
-      if (this.#bytes > MAX_LINE_BYTES) return this.#end(malformed("a line without an end"));
-      this.#chunks.push(part);
+      if (this.#bytes > MAX_LINE_BYTES) this.#end(malformed("a line without an end"));
+      else this.#chunks.push(part);
       if (at < 0) return;
       const line = Buffer.concat(this.#chunks).toString("utf8").trim();
       this.#chunks = [];
@@ -116,13 +125,11 @@ export class Qmp {
   }
 
   #take(line: string): void {
-    let message: unknown;
-    try {
-      message = JSON.parse(line);
-    } catch {
-      return this.#end(malformed("a line that is no JSON"));
+    const message = parsed(line);
+    if (message === undefined) {
+      this.#end(malformed("a line that is no JSON object"));
+      return;
     }
-    if (!isMembers(message)) return this.#end(malformed("a line that is no object"));
     const asked = typeof message.id === "number" ? this.#asked.get(message.id) : undefined;
     if (asked !== undefined && ("return" in message || "error" in message)) {
       this.#asked.delete(Number(message.id));
@@ -133,8 +140,8 @@ export class Qmp {
       return;
     }
     this.#unasked += 1;
-    if (this.#unasked > MAX_UNASKED) return this.#end(malformed("a flood of events"));
-    if ("QMP" in message) this.#greeting.resolve();
+    if (this.#unasked > MAX_UNASKED) this.#end(malformed("a flood of events"));
+    else if ("QMP" in message) this.#greeting.resolve();
     else if (typeof message.event === "string") {
       this.#notice(message.event, isMembers(message.data) ? message.data : {});
     } else this.#end(malformed("an answer to nothing that was asked"));
