@@ -3,7 +3,7 @@ import type { Socket } from "node:net";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import type { Direction, Meter, NetworkLimits } from "./limits.ts";
-import { Refusal } from "./refusal.ts";
+import { Gone, Refusal } from "./refusal.ts";
 import { type Authority, describeRule, parseAuthority } from "./rules.ts";
 
 /** RFC 9110, section 7.6.1: for the next hop only. */
@@ -88,7 +88,7 @@ function ask({ incoming, target, upstream, limits }: ForwardInput, headers: stri
   });
 }
 
-/** Serve one request over plain HTTP. Throws Refusal as long as nothing has been answered; afterwards it breaks off. */
+/** Serve one request over plain HTTP. Throws Refusal, or Gone; the response may have begun by then. */
 export async function forward(input: ForwardInput): Promise<void> {
   const { incoming, response, target, upstream, meter, limits } = input;
   const { host, port } = target;
@@ -109,7 +109,11 @@ export async function forward(input: ForwardInput): Promise<void> {
     upstream.destroy();
   };
   upstream.setTimeout(limits.idleMs, () => stopFor("timeout"));
-  response.once("close", () => upstream.destroy());
+  let gone = false;
+  response.once("close", () => {
+    gone = !upstream.destroyed;
+    upstream.destroy();
+  });
   try {
     const outgoing = ask(input, headers);
     const answered = new Promise<IncomingMessage>((resolve, reject) => {
@@ -128,6 +132,7 @@ export async function forward(input: ForwardInput): Promise<void> {
     response.writeHead(answer.statusCode ?? 502, answer.statusMessage, answerHeaders);
     await pipeline(answer, counting(meter, "in"), response);
   } catch (error) {
+    if (gone) throw new Gone();
     throw new Refusal(error instanceof Refusal ? error.reason : reason, host, port);
   } finally {
     upstream.destroy();

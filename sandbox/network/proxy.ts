@@ -12,7 +12,7 @@ import type { Reach } from "./addresses.ts";
 import { dial } from "./dial.ts";
 import { forward, parseTarget } from "./forward.ts";
 import { Meter, NETWORK_LIMITS, type NetworkLimits, type RefusalReason } from "./limits.ts";
-import { Refusal } from "./refusal.ts";
+import { Gone, Refusal } from "./refusal.ts";
 import { type Resolver, systemResolver } from "./resolver.ts";
 import { type Authority, allows, type HostRule, parseAuthority } from "./rules.ts";
 import { tunnel } from "./tunnel.ts";
@@ -180,7 +180,7 @@ export class NetworkProxy implements AsyncDisposable {
     }
   }
 
-  /** A connection to what a request asks for. Throws Refusal. */
+  /** A connection to what a request asks for. Throws Refusal, or Gone. */
   async #open(incoming: IncomingMessage, target: Authority | undefined): Promise<Socket> {
     const { socket: client, httpVersion } = incoming;
     const again = this.#used.has(client);
@@ -195,29 +195,31 @@ export class NetworkProxy implements AsyncDisposable {
     const gone = new AbortController();
     const onClose = () => gone.abort();
     client.once("close", onClose);
+    const signal = AbortSignal.any([gone.signal, this.#closing.signal]);
+    const { connectMs } = this.#limits;
+    const reach = this.#options.reach ?? "public";
     try {
-      const signal = AbortSignal.any([gone.signal, this.#closing.signal]);
-      const { connectMs } = this.#limits;
-      const reach = this.#options.reach ?? "public";
       const upstream = await dial(host, port, { resolver: this.#resolver, reach, connectMs, signal });
       this.#connections += 1;
       this.#own(upstream);
       return upstream;
+    } catch (error) {
+      throw signal.aborted ? new Gone() : error;
     } finally {
       client.off("close", onClose);
     }
   }
 
-  /** Tell the program inside, unless it has gone. */
+  /** Tell the program inside. */
   #refuse(error: unknown, client: Socket, tell: (refusal: Refusal) => void): void {
-    if (!(error instanceof Refusal)) {
-      this.#options.log.error({ err: error }, "a sandbox's request failed in the proxy");
-      client.destroy();
-    } else if (client.destroyed && error.reason !== "bytes" && error.reason !== "malformed") {
-      // Given up by who asked: nothing was refused.
-    } else {
+    if (error instanceof Refusal) {
       this.#report(error);
       tell(error);
+    } else {
+      client.destroy();
+      if (!(error instanceof Gone)) {
+        this.#options.log.error({ err: error }, "a sandbox's request failed in the proxy");
+      }
     }
   }
 

@@ -45,3 +45,11 @@ export class Refusal extends Error {
     return `${where}${ANSWERS[this.reason][1]}\n`;
   }
 }
+
+/** Thrown where nobody waits for an answer any more: nothing was refused. */
+export class Gone extends Error {
+  constructor() {
+    super("whoever asked has gone");
+    this.name = "Gone";
+  }
+}

@@ -21,17 +21,19 @@ export function tunnel({ client, upstream, head, meter, idleMs, onExhausted }: T
     client.destroy();
     upstream.destroy();
   };
+  const exhausted = () => {
+    stop();
+    onExhausted();
+  };
   const pass = (from: Socket, to: Socket, direction: Direction) => {
-    const onData = (chunk: Buffer) => {
-      if (!meter.take(direction, chunk.length)) {
-        stop();
-        onExhausted();
-      } else if (!to.write(chunk)) from.pause();
-    };
-    from.on("data", onData);
-    from.on("end", () => to.end());
+    from.on("data", (chunk: Buffer) => {
+      if (!meter.take(direction, chunk.length)) exhausted();
+      else if (!to.write(chunk)) from.pause();
+    });
+    // A client may have said its last word while the host was being dialled.
+    if (from.readableEnded) to.end();
+    else from.on("end", () => to.end());
     to.on("drain", () => from.resume());
-    return onData;
   };
   for (const socket of [client, upstream]) {
     // Either side's clock sees both directions: what is read from one is written to the other.
@@ -41,7 +43,9 @@ export function tunnel({ client, upstream, head, meter, idleMs, onExhausted }: T
   client.on("close", () => upstream.destroy());
   // Its last bytes may still be on their way to a client that reads slowly.
   upstream.on("close", (broken) => (broken ? client.destroy() : client.destroySoon()));
-  const toUpstream = pass(client, upstream, "out");
-  if (head.length > 0) toUpstream(head);
+  if (client.destroyed) stop();
+  else if (meter.take("out", head.length)) upstream.write(head);
+  else exhausted();
+  pass(client, upstream, "out");
   pass(upstream, client, "in");
 }
