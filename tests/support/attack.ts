@@ -13,6 +13,8 @@ export interface Attack {
   files?: Record<string, string>;
   env?: Record<string, string>;
   limits?: Partial<SandboxLimits>;
+  /** Carried out by somebody else once this one has said something; then this one is ended. */
+  meanwhile?: Attack;
   /** Stop it before it is ended. */
   freeze?: boolean;
   /** End it so long after it said anything; without it, it runs to its own end, for `MAX_MS` at most. */
@@ -30,6 +32,7 @@ export interface Damage extends SandboxExit {
   left: string[];
   /** Still there when it was ended from outside. */
   cutShort: boolean;
+  meanwhile?: Damage;
 }
 
 const MAX_MS = 60_000;
@@ -96,13 +99,14 @@ export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Da
     const looking = (async () => {
       for (; !ended; await sleep(LOOK_MS)) await look();
     })();
-    const { endAfterMs } = attack;
+    const { endAfterMs, meanwhile } = attack;
+    let beside: Damage | undefined;
     const patience = async () => {
-      if (endAfterMs === undefined) await sleep(MAX_MS, undefined, { ref: false });
-      else {
-        await Promise.race([spoken.promise, sleep(MAX_MS, undefined, { ref: false })]);
-        await sleep(endAfterMs, undefined, { ref: false });
-      }
+      const long = sleep(MAX_MS, undefined, { ref: false });
+      if (endAfterMs === undefined && meanwhile === undefined) return long;
+      await Promise.race([spoken.promise, long]);
+      if (meanwhile !== undefined) beside = await carryOut(sandboxes, meanwhile);
+      return sleep(endAfterMs, undefined, { ref: false });
     };
     await Promise.race([exited, patience()]);
     const cutShort = !ended;
@@ -112,7 +116,8 @@ export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Da
     const exit = await exited;
     const left = [...seen.values()].filter(isRunning);
     await looking;
-    return { ...exit, ...kept, most, spent, left: left.map(describeProcess), cutShort };
+    const told = { ...exit, ...kept, most, spent, left: left.map(describeProcess), cutShort };
+    return beside === undefined ? told : { ...told, meanwhile: beside };
   } finally {
     await slot.release();
   }

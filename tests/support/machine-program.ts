@@ -34,6 +34,7 @@ const NUMBERS = {
   socketpair: [53, 199],
   clone: [56, 220],
   kill: [62, 129],
+  semget: [64, 190],
   msgget: [68, 186],
   fcntl: [72, 25],
   chdir: [80, 49],
