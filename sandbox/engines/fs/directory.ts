@@ -76,7 +76,7 @@ export class FsDirectory implements Instance {
       const missing = await this.#jail.missing(path);
       const before = missing === 0 ? await this.#sizeOf(path) : 0;
       await this.#quota.check(content.length - before, missing);
-      await this.#jail.write(path, content, options);
+      await this.#apply(() => this.#jail.write(path, content, options));
       this.#quota.changed(content.length - before, missing);
     });
   }
@@ -86,7 +86,7 @@ export class FsDirectory implements Instance {
     return this.#change("mkdir", {}, async () => {
       const missing = await this.#jail.missing(path);
       await this.#quota.check(0, missing);
-      await this.#jail.mkdir(path);
+      await this.#apply(() => this.#jail.mkdir(path));
       this.#quota.changed(0, missing);
     });
   }
@@ -94,7 +94,7 @@ export class FsDirectory implements Instance {
   /** Remove a file or a whole tree; answers whether there was one. */
   remove(path: string): Promise<boolean> {
     return this.#change("remove", {}, async () => {
-      const removed = await this.#jail.remove(path);
+      const removed = await this.#apply(() => this.#jail.remove(path));
       if (removed) this.#quota.forget();
       return removed;
     });
@@ -106,7 +106,7 @@ export class FsDirectory implements Instance {
       // The name itself is not new, only what leads to it.
       const missing = Math.max(0, (await this.#jail.missing(to)) - 1);
       await this.#quota.check(0, missing);
-      await this.#jail.move(from, to);
+      await this.#apply(() => this.#jail.move(from, to));
       this.#quota.changed(0, missing);
     });
   }
@@ -121,12 +121,13 @@ export class FsDirectory implements Instance {
       const left = await this.#quota.check(0, missing);
       // The first of what is copied is among the missing.
       const onTheWay = Math.max(0, missing - 1);
-      const copied = await this.#jail.copy(from, to, {
+      const bounds = {
         entries: left.files - onTheWay,
         bytes: left.bytes,
         fileBytes: this.#quota.limits.fileBytes,
         deadline: Date.now() + COPY_MS,
-      });
+      };
+      const copied = await this.#apply(() => this.#jail.copy(from, to, bounds));
       this.#quota.changed(copied.bytes, copied.entries + onTheWay);
       return copied;
     });
@@ -179,16 +180,19 @@ export class FsDirectory implements Instance {
           hint: "Open it for writing, or copy what is to be changed.",
         });
       }
-      return this.#afterChanges(async () => {
-        try {
-          return await act();
-        } catch (error) {
-          // Directories on the way may have been made, half a tree may have been removed.
-          this.#quota.forget();
-          throw error;
-        }
-      });
+      return this.#afterChanges(act);
     });
+  }
+
+  /** The change itself, after everything that is checked before. */
+  async #apply<T>(act: () => Promise<T>): Promise<T> {
+    try {
+      return await act();
+    } catch (error) {
+      // Directories on the way may have been made, half a tree may have been removed.
+      this.#quota.forget();
+      throw error;
+    }
   }
 
   async #sizeOf(path: string): Promise<number> {
