@@ -23,6 +23,7 @@ export interface Schema {
   ledger_entries: LedgerEntriesTable;
   llm_calls: LlmCallsTable;
   tokens_used: TokensUsedTable;
+  vm_snapshots: VmSnapshotsTable;
 }
 
 /** What every query function takes first: the pool or a transaction of it. */
@@ -246,6 +247,12 @@ export interface LlmCallsTable {
   hold_microcredits: number;
   created_at: CreatedAt;
   finished_at: Date | null;
+}
+
+export interface VmSnapshotsTable {
+  id: string;
+  owner_id: string;
+  created_at: CreatedAt;
 }
 
 export interface TokensUsedTable {

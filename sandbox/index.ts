@@ -17,6 +17,7 @@ export {
   parseHosts,
   type Reach,
 } from "./network/index.ts";
+export { operation } from "./operations.ts";
 export {
   openSandboxes,
   probeSandbox,

@@ -8,6 +8,7 @@ import { up as historySize } from "./0004-history-size.ts";
 import { up as money } from "./0005-money.ts";
 import { up as localModels } from "./0006-local-models.ts";
 import { up as runs } from "./0007-runs.ts";
+import { up as snapshots } from "./0008-snapshots.ts";
 
 /** Every migration in the order it is applied: adding one = one file + one line. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -18,6 +19,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
   "0005-money": { up: money },
   "0006-local-models": { up: localModels },
   "0007-runs": { up: runs },
+  "0008-snapshots": { up: snapshots },
 };
 
 const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };

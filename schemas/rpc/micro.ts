@@ -106,12 +106,13 @@ export const microMethods = {
     },
   }),
   "micro.snapshot": defineMethod({
-    summary: "Keep a machine as it is now: its memory, its files. It goes on running.",
+    summary:
+      "Keep a machine as it is now, for others to start from. Programs left running in it are ended; its files stay, and it goes on.",
     access: "developer",
     lasting: true,
     params: z.strictObject({ vm_id: idSchema }),
     result: snapshot,
-    errors: ["NotFound", "EngineUnavailable", "QuotaExceeded", "Timeout"],
+    errors: ["NotFound", "Conflict", "EngineUnavailable", "QuotaExceeded", "Timeout"],
     example: { params: { vm_id: "vm_01" }, result: exampleSnapshot },
   }),
   "micro.restore": defineMethod({

@@ -88,6 +88,8 @@ export const wasmMethods = {
       truncated: z.boolean(),
       /** What a WASI program ended with. */
       exit_code: z.number().int().optional(),
+      /** The project's revision with what it wrote; absent when it wrote nothing. */
+      revision: z.number().int().optional(),
     }),
     errors: ["NotFound", "OutOfFuel", "WasmTrap", "Timeout", "PayloadTooLarge", "Conflict"],
     example: {

@@ -8,10 +8,11 @@ import {
   movePath,
   readFile,
 } from "#database/projects/index.ts";
+import { operation } from "#sandbox";
 import type { Context, HandlersOf } from "../handler.ts";
 import { decodeContent, encodeContent } from "./content.ts";
 
-export const fsHandlers: HandlersOf<"fs."> = {
+const handlers: HandlersOf<"fs."> = {
   "fs.read": async (context, { project_id, path, revision, encoding }) => {
     const { db } = await own(context, project_id);
     const file = await readFile(db, project_id, path, revision);
@@ -51,6 +52,15 @@ export const fsHandlers: HandlersOf<"fs."> = {
     return makeDirectory(database, { ...operation, path });
   },
 };
+
+/** An operation of the fs engine each, as those on a directory on disk are. */
+export const fsHandlers = Object.fromEntries(
+  Object.entries(handlers).map(([name, handler]) => [
+    name,
+    (context: Context, params: never) =>
+      operation("fs", name.slice("fs.".length), {}, async () => handler(context, params)),
+  ]),
+) as unknown as HandlersOf<"fs.">;
 
 /** What an operation on one of the caller's own projects needs. @throws AppError NotFound for any other. */
 async function own({ caller, database, config }: Context, project_id: string) {
