@@ -15,7 +15,7 @@ const EMPTY = 0x40;
 
 export type Code = readonly (number | Code)[];
 
-const flat = (code: Code): number[] => code.flat(Number.POSITIVE_INFINITY) as number[];
+const flat = (code: Code): number[] => (code as unknown[]).flat(Number.POSITIVE_INFINITY) as number[];
 
 export function unsigned(value: number): number[] {
   const bytes: number[] = [];

@@ -5,7 +5,7 @@ export const MODULE_LIMITS = {
   types: 100_000,
   functions: 300_000,
   imports: 10_000,
-  exports: 50_000,
+  exports: 10_000,
   globals: 100_000,
   tables: 64,
   /** Elements of all tables together. */

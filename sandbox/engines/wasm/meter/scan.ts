@@ -1,3 +1,17 @@
+import {
+  BULK_BYTES,
+  BULK_ELEMENTS,
+  CALL_COST,
+  COST,
+  FRAME_BASE,
+  GROW_COST,
+  INDIRECT_CALL_COST,
+  LEAF_COST,
+  LOCALS_PER_FUEL,
+  MERGE_COST,
+  SLOT_BYTES,
+  VECTOR_SLOT_BYTES,
+} from "./costs.ts";
 import { tooMany, unsupported } from "./invalid-module.ts";
 import { MODULE_LIMITS } from "./limits.ts";
 import {
@@ -30,26 +44,6 @@ export const EVENT = {
   /** Before a tail call. */
   leave: 7,
 } as const;
-
-/** Segments of at most this cost are charged with the one before: fewer charges, some fuel taken too early. */
-const MERGE_COST = 24;
-/** Functions without calls and loops that cost no more are not charged themselves: every call of one pays for it. */
-export const LEAF_COST = 12;
-const CALL_COST = 3 + LEAF_COST;
-const INDIRECT_CALL_COST = 6 + LEAF_COST;
-const GROW_COST = 100;
-/** Locals that are set to zero for one unit. */
-const LOCALS_PER_FUEL = 4;
-/** What a frame takes besides its locals and operands, bytes. */
-const FRAME_BASE = 128;
-const SLOT_BYTES = 8;
-const VECTOR_SLOT_BYTES = 16;
-
-/** One each, but for structure: that is no instruction of the machine. */
-const COST: Uint8Array = new Uint8Array(256).fill(1);
-for (const free of [0x01, OP.block, OP.else, OP.end, OP.drop]) COST[free] = 0;
-const BULK_BYTES: ReadonlySet<number> = new Set([8, 10, 11]);
-const BULK_ELEMENTS: ReadonlySet<number> = new Set([12, 14, 15, 17]);
 
 interface Frame {
   opcode: number;
