@@ -18,7 +18,9 @@ export interface Listener extends AsyncDisposable {
 export async function listen(
   onSocket: (socket: Socket) => void = () => undefined,
   server: Server = createServer(),
-) {
+  host = "127.0.0.1",
+  port = 0,
+): Promise<Listener> {
   const sockets = new Set<Socket>();
   let count = 0;
   server.on("connection", (socket: Socket) => {
@@ -28,7 +30,7 @@ export async function listen(
     socket.on("error", () => undefined);
     onSocket(socket);
   });
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
+  await new Promise<void>((resolve) => server.listen(port, host, resolve));
   const address = server.address();
   const listener: Listener = {
     port: typeof address === "object" && address !== null ? address.port : 0,

@@ -17,7 +17,7 @@ export const WASM_LIMITS = {
   defaultFuel: 10_000_000_000,
   maxFuel: 1e15,
   defaultTimeoutMs: 10_000,
-  maxTimeoutMs: 300_000,
+  maxTimeoutMs: 86_400_000,
   loadTimeoutMs: 30_000,
   /** What a host may take to answer beyond the time it was told, before it is killed. */
   graceMs: 3000,
