@@ -1,7 +1,13 @@
 /** The sandbox's face: how anything of a user's is run, and how files it controls are touched. */
+
 export { Jail, type JailEntry, type JailFile, type JailOptions } from "./engines/fs/jail.ts";
 export type { SkipReason, WalkEntry, WalkOptions, WalkResult } from "./engines/fs/walk.ts";
 export { type DirectoryWatch, type WatchOptions, watchDirectory } from "./engines/fs/watch.ts";
+export { type Engines, openEngines } from "./engines/index.ts";
+export type { ExecuteRequest } from "./engines/micro/command.ts";
+export type { MicroEngine } from "./engines/micro/engine.ts";
+export type { SnapshotInfo } from "./engines/micro/snapshots.ts";
+export type { Vm } from "./engines/micro/vm.ts";
 export {
   type Command,
   type CommandOptions,
@@ -9,6 +15,8 @@ export {
   type OutputName,
   startCommand,
 } from "./engines/run/command.ts";
+export type { WasmEngine } from "./engines/wasm/engine.ts";
+export type { WasmFiles, WasmInstance } from "./engines/wasm/types.ts";
 export {
   type HostRule,
   intersect,

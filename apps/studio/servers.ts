@@ -81,7 +81,7 @@ export async function listenAll(shared: Shared, runHealth: HealthRegistry): Prom
   const { config, lifecycle, origins, database } = shared;
   const models = await createLlmServer({ ...shared, authenticate: shared.authenticator.authenticate });
   lifecycle.add("models", () => models.close(), config.shutdownGraceMs + 5000);
-  const workbench = new Workbench(shared);
+  const workbench = await Workbench.open(shared);
   lifecycle.add("workbench", () => workbench.close(), WORKBENCH_MS);
   const routes = mounts({ ...shared, workbench }, runHealth, models);
   const health = new HealthRegistry();

@@ -74,6 +74,7 @@ const API_TEST_ENV: Readonly<Record<string, string>> = {
   CDS_REQUESTS_PER_USER: "100000",
   CDS_REQUESTS_PER_USER_BURST: "100000",
   CDS_MAX_ACTIVE_PER_USER: "20",
+  CDS_VM_POOL: "0",
 };
 
 /** The API alone, on a free port, with a database of its own. */
@@ -95,7 +96,7 @@ export async function apiServer(
   const { requestsPerIp, requestsPerIpBurst, requestsPerUser, requestsPerUserBurst } = config.limits;
   const perIp = new TokenBuckets({ perSecond: requestsPerIp, burst: requestsPerIpBurst });
   const perUser = new TokenBuckets({ perSecond: requestsPerUser, burst: requestsPerUserBurst });
-  const workbench = new Workbench({ database, config, sandboxes: opened.sandboxes, log: logger });
+  const workbench = await Workbench.open({ database, config, sandboxes: opened.sandboxes, log: logger });
   const api = createApi({
     ...{ database, config, secrets, authenticate, feed, workbench, origins, perIp, perUser, timing },
   });

@@ -43,7 +43,8 @@ const KEPT_BYTES = 1 << 18;
 export const asFiles = (programs: Record<string, Buffer>): Record<string, string> =>
   Object.fromEntries(Object.entries(programs).map(([name, bytes]) => [name, bytes.toString("base64")]));
 
-async function specOf(attack: Attack, slot: Slot): Promise<SandboxSpec> {
+/** What to start in `slot` for it; its files are written there. */
+export async function attackSpec(attack: Attack, slot: Slot): Promise<SandboxSpec> {
   const mounts: SandboxSpec["mounts"][number][] = [];
   if (attack.files !== undefined) {
     const source = await slot.makeDir("attack");
@@ -67,7 +68,7 @@ const describeProcess = ({ pid, command, state }: ProcessInfo) => `${pid} ${comm
 export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Damage> {
   const slot = await sandboxes.slots.acquire();
   try {
-    const running = await sandboxes.start(await specOf(attack, slot));
+    const running = await sandboxes.start(await attackSpec(attack, slot));
     running.stdin.end();
     const kept = { stdout: "", stderr: "" };
     const spoken = Promise.withResolvers<void>();

@@ -1,8 +1,11 @@
 import type { Database } from "#database";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
-import type { Sandboxes } from "#sandbox";
+import { type Engines, openEngines, type Sandboxes } from "#sandbox";
+import type { MethodResult } from "#schemas";
 import { LiveWorkspaces } from "#workspaces/live-workspaces.ts";
+import { Machines } from "./machines.ts";
+import { Modules } from "./modules.ts";
 import { NetworkGrants } from "./network-grant.ts";
 import { Programs } from "./programs.ts";
 import { Terminals } from "./terminals.ts";
@@ -14,15 +17,50 @@ export interface WorkbenchDeps {
   readonly log: Log;
 }
 
+const MIB = 1024 * 1024;
+/** Memory that machines kept ready must leave free. */
+const RESERVE_BYTES = 2048 * MIB;
+const SNAPSHOTS = { maxCount: 1000, maxBytes: 64 * 1024 * MIB };
+
 /** What users drive by hand, of this process: programs, terminals, modules and machines, and the files they work on. */
 export class Workbench {
   readonly workspaces: LiveWorkspaces;
   readonly programs: Programs;
   readonly terminals: Terminals;
-  readonly grants: NetworkGrants;
+  readonly modules: Modules;
+  readonly machines: Machines;
+  readonly engines: Engines;
+  readonly #grants: NetworkGrants;
 
   /** @throws AppError InvalidParams for hosts in the settings that are none. */
-  constructor({ database, config, sandboxes, log }: WorkbenchDeps) {
+  static async open(deps: WorkbenchDeps): Promise<Workbench> {
+    const { sandboxes, config, log } = deps;
+    const { memoryBytes, diskBytes, machines, pool, idleMs, imageDir } = config.micro;
+    const engines = await openEngines({
+      sandboxes,
+      dataDir: config.dataDir,
+      log,
+      imageDir,
+      micro: {
+        defaults: { memoryBytes, diskBytes, cpus: 1 },
+        maxMachines: machines,
+        maxMemoryBytes: machines * (memoryBytes + 128 * MIB),
+        warm: { node: Math.min(pool, machines), python: Math.min(pool, machines) },
+        reserveBytes: RESERVE_BYTES,
+        idleMs,
+        snapshots: SNAPSHOTS,
+      },
+    });
+    try {
+      return new Workbench(deps, engines);
+    } catch (error) {
+      await engines.close();
+      throw error;
+    }
+  }
+
+  private constructor({ database, config, sandboxes, log }: WorkbenchDeps, engines: Engines) {
+    this.engines = engines;
     this.workspaces = new LiveWorkspaces({
       database,
       sandboxes,
@@ -30,21 +68,34 @@ export class Workbench {
       max: config.workbench.workspaces,
       log,
     });
-    this.grants = new NetworkGrants(config.workbench, log);
-    const deps = { config, sandboxes, workspaces: this.workspaces, grants: this.grants, log };
+    this.#grants = new NetworkGrants(config.workbench, log);
+    const deps = { config, sandboxes, workspaces: this.workspaces, grants: this.#grants, log };
     this.programs = new Programs(deps);
     this.terminals = new Terminals(deps);
+    this.modules = new Modules({ database, config, engine: engines.wasm, log });
+    this.machines = new Machines({ db: database.db, config, engine: engines.micro, log });
+  }
+
+  /** What can be run here, found out by trying. */
+  async status(): Promise<MethodResult<"sandbox.status">> {
+    const engines = await Promise.all(
+      this.engines.all().map(async (engine) => ({ name: engine.name, ...(await engine.probe()) })),
+    );
+    return { engines, languages: [], hosts: [...this.#grants.hosts] };
   }
 
   /** A project is gone: what runs on it ends, its files leave the disk. */
   async dropProject(project_id: string): Promise<void> {
-    await Promise.all([this.programs.endProject(project_id), this.terminals.endProject(project_id)]);
+    const { programs, terminals, modules } = this;
+    await Promise.all([programs, terminals, modules].map((each) => each.endProject(project_id)));
     await this.workspaces.drop(project_id);
   }
 
   /** End everything; what programs changed is kept. */
   async close(): Promise<void> {
-    await Promise.all([this.programs.close(), this.terminals.close()]);
+    const { programs, terminals, modules, machines } = this;
+    await Promise.all([programs, terminals, modules, machines].map((each) => each.close()));
+    await this.engines.close();
     await this.workspaces.close();
   }
 }

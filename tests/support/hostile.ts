@@ -1,0 +1,76 @@
+import type { Sandboxes } from "#sandbox";
+import { type Attack, asFiles, attackSpec } from "./attack.ts";
+import { call, machineProgram } from "./machine-program.ts";
+
+const MIB = 1 << 20;
+const SIGCHLD = 17;
+const files = asFiles({
+  fork: machineProgram([call("clone", SIGCHLD, 0, 0, 0, 0), call("setsid")], {
+    forever: true,
+    regardless: true,
+  }),
+  thread: machineProgram([call("clone", 0x10f00, 0, 0, 0, 0)], { forever: true, regardless: true }),
+  // PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE
+  map: machineProgram([call("mmap", 0, MIB, 3, 0x8022, -1, 0)], { forever: true, regardless: true }),
+  calls: machineProgram([call("getpid")], { forever: true, regardless: true }),
+});
+
+/** One of each kind; most go on until somebody ends them, those that hit a limit are begun again. */
+export const HOSTILE: readonly Attack[] = [
+  { sh: "exec /attack/fork", files },
+  { sh: "exec /attack/thread", files },
+  { sh: "exec /attack/map", files },
+  { sh: "exec /attack/calls", files },
+  { sh: "while :; do :; done" },
+  { sh: "bomb() { bomb | bomb & }; bomb; sleep 1000" },
+  { sh: "cat /dev/zero >&2 & exec cat /dev/zero" },
+  { sh: "while :; do dd if=/dev/zero of=/tmp/x bs=64k; rm /tmp/x; done 2>/dev/null" },
+  { sh: "cd /tmp; while :; do seq 1 2000 | xargs touch; rm -f /tmp/*; done 2>/dev/null" },
+  {
+    sh: "(setsid sh -c 'trap \"\" TERM; while :; do :; done' &); while :; do find /usr /proc -maxdepth 3; done",
+  },
+];
+
+export interface Siege {
+  /** How many hostile programs have been started so far, and how many hit a limit. */
+  readonly started: number;
+  readonly limited: number;
+  /** End all of them. Throws what went wrong with any. */
+  stop(): Promise<void>;
+}
+
+/** Keep so many hostile programs running at once, each in a slot of its own, with `mark` in their environment. */
+export function besiege(sandboxes: Sandboxes, count: number, mark: string, kinds = HOSTILE): Siege {
+  const siege = { started: 0, limited: 0, stop };
+  const stopping = new AbortController();
+  const { signal } = stopping;
+  const one = async (attack: Attack) => {
+    while (!signal.aborted) {
+      const slot = await sandboxes.slots.acquire();
+      try {
+        const limits = { memoryBytes: 64 * MIB, processes: 24, tmpBytes: 4 * MIB };
+        const running = await sandboxes.start(await attackSpec({ ...attack, limits, env: { mark } }, slot));
+        siege.started += 1;
+        running.stdin.end();
+        running.stdout.resume();
+        running.stderr.resume();
+        const end = () => void running.kill();
+        signal.addEventListener("abort", end, { once: true });
+        if (signal.aborted) end();
+        const { limit } = await running.exited;
+        signal.removeEventListener("abort", end);
+        if (limit !== undefined) siege.limited += 1;
+      } finally {
+        await slot.release();
+      }
+    }
+  };
+  const all = Array.from({ length: count }, (_, index) => one(kinds[index % kinds.length] ?? {}));
+  const settled = Promise.all(all);
+  settled.catch(() => undefined);
+  async function stop() {
+    stopping.abort();
+    await settled;
+  }
+  return siege;
+}
