@@ -186,6 +186,7 @@ export async function openSandboxes(options: SandboxesOptions): Promise<Sandboxe
     await clearOrphans(orphans, log, REMOVAL_MS);
     const { scope } = limiting;
     const launcher = await LauncherClient.open({
+      instance,
       socketDir: runtime.privateSocketDir,
       log,
       ...(scope === undefined ? {} : { through: scope }),

@@ -164,7 +164,10 @@ describe("a full disk", () => {
   it("is told of when nothing is left to remove, and one that cannot be read removes nothing", async () => {
     await make("young", 1);
     const warnings: string[] = [];
-    const log = { ...silent, warn: (_: object, text: string) => warnings.push(text) } as unknown as typeof silent;
+    const log = {
+      ...silent,
+      warn: (_: object, text: string) => warnings.push(text),
+    } as unknown as typeof silent;
     const places = [dir, top, join(top, "missing")];
     {
       await using janitor = await open([directories()], { disk: async () => 0.99, log, places });

@@ -22,9 +22,9 @@ export interface LauncherRecord {
  * 1. The mount. Every sandbox sees our passwd file at /etc/passwd, and the kernel tells where that came from:
  *    `.../<instance>/etc/passwd`. Nothing inside can mount, so nothing inside can change it.
  * 2. The control group, `/cyberdevstudio/<instance>/...`.
- * 3. The launcher itself, by the pid and start that its server wrote down.
- * 4. The session of such a launcher that has died: what has been half made (bubblewrap before its mounts) is still in
- *    it. While anybody is in a session its number is not used again, but later it may be: so only our own programs,
+ * 3. The launcher itself: leader of its own session, running our launcher's file with the instance as last argument.
+ * 4. The session of a launcher that has died, of which its server wrote down pid and start: what has been half made
+ *    (bubblewrap before its mounts) is still in it. While anybody is in a session its number is not used again, but later it may be: so only our own programs,
  *    and only when the leader is gone and they are younger than the launcher.
  * 5. As root, the user: one from the range that no account and no container has, running this machine's bubblewrap or
  *    prlimit, in our process namespace or as the first process of one just below, in a session without a leader.
@@ -36,8 +36,9 @@ const INSTANCE = "(\\d+-\\d+-\\d+-\\d+)";
 const MOUNT_MARK = new RegExp(` \\S*/${INSTANCE}/etc/passwd(?://deleted)? /etc/passwd `);
 const GROUP_MARK = new RegExp(`/${FAMILY}/${INSTANCE}/`);
 const PROGRAMS: ReadonlySet<string> = new Set(["bwrap", "prlimit"]);
-/** Part of the path of what else runs in a launcher's session. */
+/** Parts of the path of a launcher, and of what else runs in its session. */
 const HELPERS = "/sandbox/launcher/";
+const LAUNCHER = `${HELPERS}main.ts`;
 /** Whom those are counted to that no instance is known of. */
 const UNKNOWN = "unknown";
 
@@ -78,8 +79,10 @@ function isOurs(info: ProcessInfo): boolean {
 }
 
 function byLauncher(info: ProcessInfo, { all, records }: Look): string | undefined {
-  const own = records.find(({ pid, started }) => pid === info.pid && started === info.started);
-  if (own !== undefined) return own.instance;
+  if (info.session === info.pid) {
+    const args = readOf(info.pid, "cmdline").split("\0").slice(0, -1);
+    return args.at(-2)?.endsWith(LAUNCHER) ? args.at(-1) : undefined;
+  }
   if (all.has(info.session) || !isOurs(info)) return undefined;
   return records.find(({ pid, started }) => pid === info.session && Number(started) <= Number(info.started))
     ?.instance;

@@ -53,6 +53,8 @@ interface Pending {
 }
 
 export interface LauncherOptions {
+  /** Whose launcher it is: its last argument, by which a later server knows it. */
+  instance: string;
   /** Directory of the server's own (0700) for the socket the streams arrive at. */
   socketDir: string;
   log: SandboxLog;
@@ -166,8 +168,9 @@ export class LauncherClient implements AsyncDisposable {
 
   async #startLauncher(): Promise<ChildProcess> {
     const main = fileURLToPath(new URL("./main.ts", import.meta.url));
-    const { through, onReady, log } = this.#options;
-    const [file = "", ...args] = [...(through?.argv ?? []), process.execPath, ...NODE_FLAGS, main];
+    const { instance, through, onReady, log } = this.#options;
+    const command = [...(through?.argv ?? []), process.execPath, ...NODE_FLAGS, main, instance];
+    const [file = "", ...args] = command;
     const child = spawn(file, args, {
       stdio: ["ignore", "ignore", "pipe", "ipc"],
       env: through?.env ?? {},
