@@ -5,7 +5,7 @@ const INSIDE_UID = "1000";
 /** Room for what programs leave in /run while they work; nothing does by design. */
 const GATEWAY = "/run/gateway.sock";
 
-const DEFAULT_ENV = {
+export const DEFAULT_ENV = {
   PATH: "/usr/local/bin:/usr/bin:/bin",
   HOME: "/tmp",
   TMPDIR: "/tmp",
