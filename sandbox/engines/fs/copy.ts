@@ -12,7 +12,7 @@ import {
   type Name,
   openAt,
   openDirectory,
-  openToReadNow,
+  openToRead,
   self,
 } from "./descriptors.ts";
 import { irregularity } from "./walk.ts";
@@ -77,18 +77,18 @@ class Copying {
         hint: MARGIN_HINT,
       });
     }
-    const from = await openDirectory(source, name);
+    const from = openDirectory(source, name);
     try {
       await mkdir(at(target, newName), 0o755);
-      const to = await openDirectory(target, newName);
+      const to = openDirectory(target, newName);
       try {
         if (this.#owner !== undefined) await lchown(`${self(to)}/.`, this.#owner.uid, this.#owner.gid);
         await this.#inside(from, to, depth);
       } finally {
-        await close(to);
+        closeNow(to);
       }
     } finally {
-      await close(from);
+      closeNow(from);
     }
     return true;
   }
@@ -108,7 +108,7 @@ class Copying {
   }
 
   async #file({ source, name, target, newName }: CopyPlaces): Promise<boolean> {
-    const from = openToReadNow(source, name);
+    const from = openToRead(source, name);
     try {
       const stat = fs.fstatSync(from);
       if (!stat.isFile() || irregularity(stat) !== undefined) return false;

@@ -34,21 +34,17 @@ export function openAt(directory: number, name: Name, flags: number, mode?: numb
   return openAsync(at(directory, name), flags | O_NOFOLLOW, mode);
 }
 
-/** A handle on a directory; ELOOP or ENOTDIR when it is a link or something else. */
-export function openDirectory(directory: number, name: Name): Promise<number> {
-  return openAt(directory, name, O_PATH | O_DIRECTORY);
-}
-
 /**
- * The same at once, in the calling thread: nearly always the kernel has the name in memory, and a trip to the
- * thread pool costs ten times the call. Nothing a user does to a file or directory makes such an open wait.
+ * A handle on a directory; ELOOP or ENOTDIR when it is a link or something else. At once, in the calling thread: nearly
+ * always the kernel has the name in memory, and a trip to the thread pool costs ten times the call. Nothing a user does
+ * to a directory makes such an open wait.
  */
-export function openDirectoryNow(directory: number, name: Name): number {
+export function openDirectory(directory: number, name: Name): number {
   return fs.openSync(at(directory, name), O_PATH | O_DIRECTORY | O_NOFOLLOW);
 }
 
-/** A regular file's descriptor for reading, or one of a thing that is none: neither FIFO nor lease is waited for. */
-export function openToReadNow(directory: number, name: Name): number {
+/** For reading, whatever it is; neither a FIFO's other end nor the holder of a lease is waited for (EAGAIN then). */
+export function openToRead(directory: number, name: Name): number {
   return fs.openSync(at(directory, name), O_RDONLY | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW);
 }
 

@@ -13,9 +13,9 @@ import {
   errorCode,
   ignoring,
   openAt,
-  openDirectoryNow,
+  openDirectory,
   openRoot,
-  openToReadNow,
+  openToRead,
   self,
   toJailError,
 } from "./descriptors.ts";
@@ -91,7 +91,7 @@ export class Jail implements AsyncDisposable {
   /** A regular file's content; more than `maxBytes` is PayloadTooLarge. */
   async read(path: string, maxBytes: number): Promise<JailFile> {
     return this.#inParent(path, false, async (parent, name) => {
-      const file = openToReadNow(parent, name);
+      const file = openToRead(parent, name);
       try {
         const stat = fs.fstatSync(file);
         checkRegular(stat, path);
@@ -355,7 +355,7 @@ export class Jail implements AsyncDisposable {
     let directory = this.#root;
     for (const [index, name] of names.entries()) {
       try {
-        const next = openDirectoryNow(directory, name);
+        const next = openDirectory(directory, name);
         this.#leave(directory);
         directory = next;
       } catch (error) {
@@ -373,7 +373,7 @@ export class Jail implements AsyncDisposable {
 
   async #make(directory: number, name: string): Promise<number> {
     await mkdir(at(directory, name), 0o755).catch(ignoring("EEXIST"));
-    const made = openDirectoryNow(directory, name);
+    const made = openDirectory(directory, name);
     // By descriptor: the name may have become a link meanwhile, and a link's target is not ours to give away.
     if (this.#owner !== undefined) await lchown(`${self(made)}/.`, this.#owner.uid, this.#owner.gid);
     return made;

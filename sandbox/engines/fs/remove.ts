@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { Dirent } from "node:fs";
 import { chmod, lstat, opendir, rename, rmdir, unlink } from "node:fs/promises";
 import { AppError } from "#schemas";
-import { at, close, errorCode, ignoring, type Name, openDirectory, self } from "./descriptors.ts";
+import { at, closeNow, errorCode, ignoring, type Name, openDirectory, self } from "./descriptors.ts";
 
 /** What goes deeper is first moved up, so that neither stack nor descriptors grow with the tree. */
 const MAX_DEPTH = 32;
@@ -51,7 +51,7 @@ async function persistently(directory: number, act: () => Promise<void>): Promis
 }
 
 async function removeDirectory(parent: number, name: Name, depth: number, removal: Removal): Promise<void> {
-  const directory = await openDirectory(parent, name);
+  const directory = openDirectory(parent, name);
   try {
     if (depth > MAX_DEPTH) {
       // Moving a directory changes its `..`, so it must be writable itself.
@@ -62,7 +62,7 @@ async function removeDirectory(parent: number, name: Name, depth: number, remova
     }
     await emptyDirectory(directory, depth, removal);
   } finally {
-    await close(directory);
+    closeNow(directory);
   }
   await persistently(parent, () => rmdir(at(parent, name)));
 }
@@ -107,11 +107,11 @@ async function emptyDirectory(directory: number, depth: number, removal: Removal
 export async function removeTree(parent: number, name: Name, timeoutMs: number): Promise<boolean> {
   const deadline = Date.now() + timeoutMs;
   try {
-    const top = await openDirectory(parent, name);
+    const top = openDirectory(parent, name);
     try {
       await emptyDirectory(top, 0, { top, deadline });
     } finally {
-      await close(top);
+      closeNow(top);
     }
     await rmdir(at(parent, name));
     return true;

@@ -1,6 +1,6 @@
 import type { Dirent, Stats } from "node:fs";
 import { lstat, opendir } from "node:fs/promises";
-import { at, close, errorCode, openDirectory, self } from "./descriptors.ts";
+import { at, closeNow, errorCode, openDirectory, self } from "./descriptors.ts";
 
 export interface WalkOptions {
   /** Files and directories together. */
@@ -79,11 +79,11 @@ class Walk {
       this.#skip(path, "depth");
       return;
     }
-    const inside = await openDirectory(directory, name);
+    const inside = openDirectory(directory, name);
     try {
       await this.descend(inside, `${path}/`, depth + 1);
     } finally {
-      await close(inside);
+      closeNow(inside);
     }
   }
 

@@ -7,7 +7,7 @@ import {
   errorCode,
   ignoring,
   type Name,
-  openDirectoryNow,
+  openDirectory,
   openRoot,
   self,
   toJailError,
@@ -239,7 +239,7 @@ class Round {
   async #into(parent: number, name: Name, path: string, depth: number): Promise<void> {
     let directory: number;
     try {
-      directory = openDirectoryNow(parent, name);
+      directory = openDirectory(parent, name);
     } catch (error) {
       // Gone or replaced meanwhile, of which the parent's watch tells; or locked away.
       ignoring("ENOENT", "ENOTDIR", "ELOOP", "EACCES")(error);
