@@ -81,7 +81,10 @@ export class MicroVm implements Vm {
   }
 
   close(): Promise<void> {
-    return operation("micro", "stop", { image: this.image }, () => this.driven.stop());
+    return operation("micro", "stop", { image: this.image }, async () => {
+      await this.driven.stop();
+      await this.exited;
+    });
   }
 
   [Symbol.asyncDispose](): Promise<void> {

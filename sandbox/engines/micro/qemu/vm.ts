@@ -1,3 +1,4 @@
+import { setImmediate } from "node:timers/promises";
 import { AppError } from "#schemas";
 import type { SandboxLog, SandboxStats } from "../../../types.ts";
 import type { DriverVm, GuestCommand, GuestResult, MachineSpec, VmExit } from "../driver.ts";
@@ -18,6 +19,7 @@ export class QemuVm implements DriverVm {
   #agent: AgentClient;
   #running = 0;
   #saving = false;
+  #stopped = false;
   #failure: AppError | undefined;
 
   private constructor({ jail, agent }: Booted, spec: MachineSpec, log: SandboxLog) {
@@ -26,9 +28,8 @@ export class QemuVm implements DriverVm {
     this.#spec = spec;
     this.#log = log;
     this.exited = jail.ended.then((reason): VmExit => {
-      if (reason === undefined && this.#failure === undefined) return { reason: "stopped" };
-      this.#failure ??= ended(reason);
-      return { reason: "failed", error: this.#failure };
+      if (this.#stopped) return { reason: "stopped" };
+      return { reason: "failed", error: this.#failure ?? ended(reason) };
     });
     this.#watch(agent);
   }
@@ -90,6 +91,7 @@ export class QemuVm implements DriverVm {
   }
 
   async stop(): Promise<void> {
+    if (this.#failure === undefined) this.#stopped = true;
     await this.#jail.stop();
   }
 
@@ -124,18 +126,20 @@ export class QemuVm implements DriverVm {
 
   /** What it says cannot be trusted any more, or nothing comes: the machine ends, and only it. */
   #fail(error: unknown): void {
+    if (this.#stopped) return;
     this.#failure ??= error instanceof AppError ? error : ended(undefined);
     this.#jail
       .stop()
       .catch((err: unknown) => this.#log.error({ err }, "a virtual machine could not be ended"));
   }
 
-  /** A lost connection has a reason that is told better: the machine's end. */
+  /** When the connection to the agent is lost, the machine ends, and its end is the reason that is told. */
   async #explain(error: unknown): Promise<unknown> {
-    if (!(error instanceof AppError) || error.code !== "Unavailable") return error;
-    this.#fail(error);
-    const { error: reason } = await this.exited;
-    return reason ?? error;
+    const lost = await Promise.race([this.#agent.closed, setImmediate(undefined)]);
+    if (lost === undefined) return error;
+    this.#fail(lost);
+    const exit = await this.exited;
+    return exit.error ?? ended(undefined);
   }
 }
 
