@@ -19,8 +19,8 @@ export const DEFAULT_ENV = {
  * the gateway), then becomes the program. The bridge is not the program's child, which may wait for any.
  */
 const BRIDGE_SCRIPT = `
-port=$1 hex=$2; shift 2
-(socat "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr,backlog=64" UNIX-CONNECT:${GATEWAY} </dev/null >/dev/null 2>&1 &)
+socat=$1 port=$2 hex=$3; shift 3
+("$socat" "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr,backlog=64" UNIX-CONNECT:${GATEWAY} </dev/null >/dev/null 2>&1 &)
 up= tries=0
 while [ -z "$up" ]; do
   while read -r _ address _ state _ <&3; do
@@ -32,6 +32,9 @@ while [ -z "$up" ]; do
   sleep 0.003
 done
 exec "$@"`;
+
+/** Variables that change what runs before the program's first line; see `bwrapCommand`. */
+const isLoaders = (name: string) => name.startsWith("LD_") || name === "GLIBC_TUNABLES";
 
 /** File descriptors the launcher hands to bubblewrap. */
 const FD = { args: 3, seccomp: 4, status: 5 } as const;
@@ -50,7 +53,7 @@ export function bwrapOptions({ spec, system, etcDir }: BwrapInput): string[] {
   return [
     ...["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session"],
     ...["--uid", INSIDE_UID, "--gid", INSIDE_UID, "--cap-drop", "ALL", "--hostname", "sandbox", "--clearenv"],
-    ...Object.entries(env).flatMap(([name, value]) => ["--setenv", name, value]),
+    ...Object.entries(env).flatMap(([name, value]) => (isLoaders(name) ? [] : ["--setenv", name, value])),
     ...system.binds.flatMap((path) => ["--ro-bind", path, path]),
     ...system.links.flatMap(([target, path]) => ["--symlink", target, path]),
     ...["passwd", "group", "hosts", "nsswitch.conf"].flatMap((name) => [
@@ -73,13 +76,25 @@ export function bwrapOptions({ spec, system, etcDir }: BwrapInput): string[] {
   ];
 }
 
-/** bubblewrap's visible command line: the program, and before it the bridge where one is asked for; `wrapper` goes before all. */
-export function bwrapCommand(spec: SandboxSpec, wrapper: readonly string[] = []): string[] {
+/** Host paths of what runs inside before the program, each the same there. */
+export interface BwrapHelpers {
+  /** Goes before all: what sets limits from inside. */
+  wrapper?: readonly string[];
+  socat: string;
+}
+
+/**
+ * bubblewrap's visible command line: the program, and before it the bridge where one is asked for. What the user
+ * wants loaded into the program (LD_PRELOAD) is set last, or it would be loaded into what sets limits too.
+ */
+export function bwrapCommand(spec: SandboxSpec, { wrapper = [], socat }: BwrapHelpers): string[] {
+  const loaders = Object.entries(spec.env).filter(([name]) => isLoaders(name));
   const command = [...spec.argv];
+  if (loaders.length > 0) command.unshift("env", ...loaders.map(([name, value]) => `${name}=${value}`));
   if (spec.bridge !== undefined) {
     const { port } = spec.bridge;
     const hex = port.toString(16).toUpperCase().padStart(4, "0");
-    command.unshift("/bin/sh", "-c", BRIDGE_SCRIPT, "sh", String(port), hex);
+    command.unshift("/bin/sh", "-c", BRIDGE_SCRIPT, "sh", socat, String(port), hex);
   }
   return ["--args", String(FD.args), "--", ...wrapper, ...command];
 }

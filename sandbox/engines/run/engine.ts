@@ -38,6 +38,7 @@ export interface RunEngineInput {
 interface Programs {
   bwrap: string;
   prlimit: string;
+  socat: string;
 }
 
 /** What has to be installed, with the packages' Debian names. */
@@ -149,8 +150,8 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   async #start(spec: SandboxSpec, terminal: TerminalSize | null): Promise<RunTreeInput> {
     if (this.#closed) throw new AppError("Unavailable", "The sandbox is shutting down.");
     checkSpec(spec);
-    const programs = { bwrap: need("bwrap"), prlimit: need("prlimit") };
-    if (spec.bridge !== undefined) need("socat");
+    const socat = spec.bridge === undefined ? "" : need("socat");
+    const programs = { bwrap: need("bwrap"), prlimit: need("prlimit"), socat };
     const mounts = await Promise.all(spec.mounts.map((mount) => this.#resolveMount(mount, spec.slot)));
     if (spec.bridge !== undefined) await this.#openBridge(spec.bridge.socketPath, spec.slot);
     this.#count += 1;
@@ -169,15 +170,16 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   async #launch(
     spec: SandboxSpec,
     terminal: TerminalSize | null,
-    { bwrap, prlimit }: Programs,
+    { bwrap, prlimit, socat }: Programs,
     group: LimitGroup,
   ): Promise<Launched> {
     const { launcher, runtime } = this.#input;
     const { limits, slot } = spec;
-    const inside = group.prlimit.length === 0 ? [] : [prlimit, ...group.prlimit, "--"];
+    const wrapper = group.prlimit.length === 0 ? [] : [prlimit, ...group.prlimit, "--"];
+    const command = bwrapCommand(spec, { wrapper, socat });
     const launched = await launcher.launch({
       file: prlimit,
-      args: ["--core=0", `--fsize=${limits.fileBytes}`, "--", bwrap, ...bwrapCommand(spec, inside)],
+      args: ["--core=0", `--fsize=${limits.fileBytes}`, "--", bwrap, ...command],
       options: bwrapOptions({ spec, system: this.#system, etcDir: runtime.etcDir })
         .map((option) => `${option}\0`)
         .join(""),

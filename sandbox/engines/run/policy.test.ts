@@ -5,6 +5,7 @@ import type { SandboxSpec } from "../../types.ts";
 import { bwrapCommand, bwrapOptions } from "./bwrap-args.ts";
 import { checkSpec } from "./policy.ts";
 
+const socat = "/usr/bin/socat";
 const slot = { dir: "/data/slot-1" } as Slot;
 const good: SandboxSpec = {
   name: "agent-1",
@@ -112,13 +113,31 @@ describe("what bubblewrap is told", () => {
     bwrapOptions({ spec, system: { ...system, links: [...system.links] }, etcDir: "/rt/etc" });
 
   it("keeps secrets and host paths off the command line", () => {
-    const line = bwrapCommand(good).join(" ");
+    const line = bwrapCommand(good, { socat }).join(" ");
     expect(line).toBe("--args 3 -- opencode acp");
-    const wrapped = bwrapCommand(good, ["prlimit", "--nproc=9", "--"]);
+    const wrapped = bwrapCommand(good, { socat, wrapper: ["prlimit", "--nproc=9", "--"] });
     expect(wrapped.slice(2)).toEqual(["--", "prlimit", "--nproc=9", "--", "opencode", "acp"]);
-    const bridged = bwrapCommand({ ...good, bridge: { socketPath: "/host/secret.sock", port: 4010 } });
-    expect(bridged.slice(-5)).toEqual(["sh", "4010", "0FAA", "opencode", "acp"]);
+    const bridged = bwrapCommand(
+      { ...good, bridge: { socketPath: "/host/secret.sock", port: 4010 } },
+      { socat },
+    );
+    expect(bridged.slice(-6)).toEqual(["sh", socat, "4010", "0FAA", "opencode", "acp"]);
     expect(bridged.join(" ")).not.toContain("/host");
+  });
+
+  it("loads nothing of the user's before the program itself", () => {
+    const env = { LD_PRELOAD: "/workspace/x.so", GLIBC_TUNABLES: "a=b", TOKEN: "s3cret" };
+    const spec = { ...good, env, bridge: { socketPath: "/host/s", port: 4010 } };
+    expect(options(spec).join(" ")).not.toMatch(/LD_PRELOAD|GLIBC/);
+    const line = bwrapCommand(spec, { socat, wrapper: ["prlimit", "--nproc=9", "--"] });
+    expect(line.slice(2, 6)).toEqual(["--", "prlimit", "--nproc=9", "--"]);
+    expect(line.slice(-5)).toEqual([
+      "env",
+      "LD_PRELOAD=/workspace/x.so",
+      "GLIBC_TUNABLES=a=b",
+      "opencode",
+      "acp",
+    ]);
   });
 
   it("shares nothing, allows nothing, and closes what it opened", () => {
