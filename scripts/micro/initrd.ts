@@ -3,7 +3,7 @@ import { basename, join } from "node:path";
 import { tool } from "./debian.ts";
 
 /** Drivers of the machine's devices and of its root. What the kernel has built in is left out. */
-const MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "virtio-rng", "squashfs"];
+const MODULES = ["virtio_pci", "virtio_blk", "virtio_console", "squashfs"];
 
 interface Entry {
   path: string;

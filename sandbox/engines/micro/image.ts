@@ -21,12 +21,9 @@ export interface MicroImage {
  * The kernel's command line. A panic ends the machine at once (QEMU with `-no-reboot`): the agent is process 1, so
  * its end is a panic as well. The machine needs, besides the disk, a `virtio-serial-pci` with a `virtserialport`
  * named `cds.agent`; it uses nothing else, and writes no console. `mitigations=off`: one tenant per machine, nothing
- * to hide from itself. `rcu_expedited`: control groups wait for grace periods, at every program's start and end.
+ * to hide from itself. `cryptomgr.notests` spares an emulated boot 0.4 s; other switches that were tried spare nothing.
  */
-export const KERNEL_APPEND = [
-  ...["quiet", "loglevel=0", "panic=-1", "reboot=t", "mitigations=off", "nokaslr", "random.trust_cpu=on"],
-  ...["rcupdate.rcu_expedited=1"],
-].join(" ");
+export const KERNEL_APPEND = "quiet loglevel=0 panic=-1 reboot=t mitigations=off cryptomgr.notests";
 
 const Output = z.object({ file: z.string().regex(/^[a-z]+-[0-9a-f]{16}(\.[a-z]+)?$/), bytes: z.number() });
 const Manifest = z.object({

@@ -44,6 +44,9 @@ export interface GuestStats {
   diskLimitBytes: number;
 }
 
+const ENDS = ["error", "end", "close"] as const;
+const ignore = () => undefined;
+
 interface Waiting {
   resolve: (answer: Answer) => void;
   reject: (error: AppError) => void;
@@ -64,6 +67,8 @@ export class AgentClient {
   readonly #closing = Promise.withResolvers<AppError>();
   readonly #waiting = new Map<number, Waiting>();
   readonly #programs = new Map<number, Program>();
+  readonly #onData = (chunk: Buffer) => this.#hear(chunk);
+  readonly #onEnd = () => this.#end(gone());
   #nextId = 1;
   #isReady = false;
   #ended: AppError | undefined;
@@ -73,10 +78,10 @@ export class AgentClient {
     this.#decoder = new FrameDecoder(nonce);
     this.closed = this.#closing.promise;
     this.#ready.promise.catch(() => undefined);
-    stream.on("data", (chunk: Buffer) => this.#hear(chunk));
-    stream.on("error", () => this.#end(gone()));
-    stream.on("end", () => this.#end(gone()));
-    stream.on("close", () => this.#end(gone()));
+    stream.on("data", this.#onData);
+    for (const event of ENDS) stream.on(event, this.#onEnd);
+    // Of a stream that is left to a successor, somebody has to hear the errors.
+    if (!stream.listeners("error").includes(ignore)) stream.on("error", ignore);
   }
 
   /**
@@ -292,6 +297,8 @@ export class AgentClient {
   #end(error: AppError, destroy = true): void {
     if (this.#ended !== undefined) return;
     this.#ended = error;
+    this.#stream.off("data", this.#onData);
+    for (const event of ENDS) this.#stream.off(event, this.#onEnd);
     if (destroy) this.#stream.destroy();
     this.#ready.reject(error);
     for (const { reject, timer } of this.#waiting.values()) {

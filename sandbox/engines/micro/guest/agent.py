@@ -43,6 +43,8 @@ CHUNK = 64 << 10
 MAX_QUEUED = 256 << 10
 STDIN_WINDOW = 256 << 10
 MAX_EXECS = 32
+# Of the user, in all programs together.
+MAX_PROCESSES = 1024
 MAX_FILE_CHUNK = 512 << 10
 # Kept back from programs, so that the agent and the kernel can always work.
 RESERVED_BYTES = 16 << 20
@@ -220,9 +222,9 @@ class Exec:
         try:
             self.group.join()
             os.setsid()
-            for number in range(1, signal.NSIG):
-                if number not in (signal.SIGKILL, signal.SIGSTOP, 32, 33):
-                    signal.signal(number, signal.SIG_DFL)
+            # Python ignores these; handlers, the agent's one, end with exec.
+            for number in (signal.SIGPIPE, signal.SIGXFSZ):
+                signal.signal(number, signal.SIG_DFL)
             for target, fd in enumerate((stdin, stdout, stderr)):
                 os.dup2(fd, target)
             if MACHINE:
@@ -233,12 +235,26 @@ class Exec:
                 os.setresuid(USER, USER, USER)
             os.umask(0o022)
             os.chdir(self.cwd)
-            os.execvpe(self.argv[0], self.argv, self.env)
+            self.execute()
         except BaseException as error:
             problem = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else repr(error)
             os.write(failure, ("cannot start %s in %s: %s" % (self.argv[0], self.cwd, problem)).encode()[:4000])
         finally:
             os._exit(127)
+
+    def execute(self):
+        """As execvpe does, but for what that imports first: in every child it would cost more than all the rest."""
+        program = self.argv[0]
+        places = [""] if "/" in program else [part + "/" for part in self.env["PATH"].split(":")]
+        problem = None
+        for place in places:
+            try:
+                os.execve(place + program, self.argv, self.env)
+            except (FileNotFoundError, NotADirectoryError) as error:
+                problem = problem or error
+            except OSError as error:
+                problem = error
+        raise problem
 
     def close_stdin(self):
         if self.stdin is not None:
@@ -296,13 +312,13 @@ class Agent:
             self.hung_up = True
             return
         self.heard += data
-        try:
-            self.understand()
-        except Malformed as problem:
-            self.end_all()
-            self.say(event="error", error=str(problem))
-            self.hunting = True
-            self.understand()
+        while True:
+            try:
+                return self.understand()
+            except Malformed as problem:
+                self.end_all()
+                self.say(event="error", error=str(problem))
+                self.hunting = True
 
     def understand(self):
         while True:
@@ -386,7 +402,7 @@ class Agent:
         self.say(id=number, ok=True)
 
     def do_prepare(self, number, message):
-        entropy = binascii.a2b_base64(text(message["entropy"], "entropy"), strict_mode=True)
+        entropy = binascii.a2b_base64(text(message["entropy"], "entropy"))
         now = integer(message["now_ms"], 0, 1 << 50, "now_ms")
         if len(entropy) < 32:
             raise Refused("entropy of less than 32 bytes")
@@ -404,7 +420,9 @@ class Agent:
             if "disk_bytes" in message:
                 size = integer(message["disk_bytes"], 1 << 16, 1 << 50, "disk_bytes")
                 remount("/run/disk", size)
-            put(CGROUPS + "/user/memory.max", str(max(RESERVED_BYTES, meminfo("MemAvailable") - RESERVED_BYTES)))
+            # Files that a snapshot brought along count as used.
+            free = meminfo("MemAvailable") + int(take(CGROUPS + "/user/memory.current"))
+            put(CGROUPS + "/user/memory.max", str(max(RESERVED_BYTES, free - RESERVED_BYTES)))
         self.prepared = True
         self.say(id=number, ok=True)
 
@@ -422,7 +440,7 @@ class Agent:
     def do_kill(self, number, message):
         job = self.execs.get(message.get("target"))
         if job is not None:
-            job.group.send(integer(message.get("signal", signal.SIGKILL), 1, 64, "signal"))
+            job.group.send(integer(message.get("signal", int(signal.SIGKILL)), 1, 64, "signal"))
         self.say(id=number, ok=True, found=job is not None)
 
     def do_stats(self, number, _):
@@ -447,7 +465,7 @@ class Agent:
             job.group.send(signal.SIGKILL)
 
     def do_write(self, number, message):
-        data = binascii.a2b_base64(message["data"], strict_mode=True)
+        data = binascii.a2b_base64(message["data"])
         offset = integer(message.get("offset", 0), 0, 1 << 50, "offset")
         mode = integer(message.get("mode", 0o644), 0, 0o777, "mode")
         path = os.path.join("/work" if MACHINE else os.getcwd(), text(message["path"], "path"))
@@ -516,6 +534,8 @@ class Agent:
             os.close(fd)
             del job.outputs[fd]
             return
+        if job.status is not None:
+            job.linger = max(job.linger, min(time.monotonic() + LINGER_S, job.deadline))
         if len(data) > job.left:
             job.truncated = True
             data = data[: job.left]
@@ -551,6 +571,9 @@ class Agent:
                 job.timed_out = True
                 job.group.send(signal.SIGKILL)
             return
+        if job.outputs and len(self.queue) >= MAX_QUEUED:
+            # What it said last waits in its pipes for the host.
+            job.linger = now + LINGER_S
         if job.outputs and now < job.linger:
             return
         for fd in list(job.outputs):
@@ -578,6 +601,7 @@ class Agent:
             job.group.send(signal.SIGKILL)
             for fd in job.outputs:
                 os.close(fd)
+            job.outputs.clear()
             job.close_stdin()
             self.ended.append(job.group)
         self.execs.clear()
@@ -694,7 +718,11 @@ def be_process_one():
     put(CGROUPS + "/cgroup.subtree_control", "+memory +pids")
     os.mkdir(CGROUPS + "/user")
     put(CGROUPS + "/user/cgroup.subtree_control", "+memory +pids")
+    put(CGROUPS + "/user/pids.max", str(MAX_PROCESSES))
+    # Nothing here needs them, and they are the usual ways from a user to root.
+    put("/proc/sys/user/max_user_namespaces", "0")
     port = machine_port()
+    put("/proc/sys/kernel/modules_disabled", "1")
     return port, port
 
 
