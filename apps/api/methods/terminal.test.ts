@@ -42,7 +42,7 @@ async function close(socket: TestSocket, id: string): Promise<void> {
 }
 
 describe("a terminal", () => {
-  it("[UI-5] is a real one: size, resize, Ctrl+C, jobs, umlauts", async () => {
+  it("[SB-run] is a real one: size, resize, Ctrl+C, jobs, umlauts", async () => {
     const socket = await open(ada);
     const { id, view } = await terminal(socket);
     expect(view).toMatchObject({ attached: true, columns: 90, rows: 30 });
