@@ -21,7 +21,7 @@ const NOBODY = 65_534;
 /** This product's sandbox, and Node, where an ordinary user can read them: a checkout may be locked away. */
 export interface ReadableClone extends AsyncDisposable {
   /** Run one of the sandbox's files as that user with a data directory of its own; answers its stdout. */
-  run(file: string): Promise<string>;
+  run(file: string, timeoutMs?: number): Promise<string>;
   /** The same, with streams, for the caller to end. */
   start(file: string, ...args: string[]): ChildProcess;
 }
@@ -41,10 +41,10 @@ export async function makeReadableClone(...more: string[]): Promise<ReadableClon
   await promisify(execFile)("chmod", ["-R", "a+rX", dir]);
   await promisify(execFile)("chown", [`${NOBODY}:${NOBODY}`, home]);
   return {
-    async run(file) {
+    async run(file, timeoutMs = 60_000) {
       const { stdout } = await promisify(execFile)(node, command(file), {
         ...options,
-        timeout: 60_000,
+        timeout: timeoutMs,
         maxBuffer: 1 << 24,
       });
       return stdout;
