@@ -39,7 +39,8 @@ export class FrameReader {
 
   /** The frames that are complete with this chunk. Throws when what comes is no frame, or too large a one. */
   *push(chunk: Uint8Array): Generator<Frame> {
-    this.#chunks.push(chunk);
+    // As what it is: a Buffer's `slice` would be no copy.
+    this.#chunks.push(new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength));
     this.#held += chunk.length;
     for (;;) {
       if (this.#held < LENGTHS_BYTES) return;

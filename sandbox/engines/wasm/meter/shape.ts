@@ -263,7 +263,9 @@ export function readShape(bytes: Uint8Array): Shape {
   readCounts(shape);
   checkExports(shape);
   if (shape.functions.length > 0 && !shape.sections.has(SECTION.code)) {
-    throw new InvalidModuleError(`The module is broken: it has ${shape.functions.length} functions and no code.`);
+    throw new InvalidModuleError(
+      `The module is broken: it has ${shape.functions.length} functions and no code.`,
+    );
   }
   const elements = shape.tables.reduce((sum, { min }) => sum + min, 0);
   if (elements > MODULE_LIMITS.tableElements)
