@@ -160,6 +160,14 @@ describe("a tunnel", () => {
     ]);
   });
 
+  it("waits for a request no longer than for a host", async () => {
+    await using test = await open({ connectMs: 100 });
+    await test.ask("");
+    await test.ask("CONNECT echo.te");
+    expect(test.refusals).toEqual([" 0 malformed"]);
+    expect(test.proxy.stats()).toMatchObject({ connections: 0, refused: 2 });
+  });
+
   it("reports each refusal once and counts them all", async () => {
     await using test = await open();
     for (const port of [1, 1, 2]) {

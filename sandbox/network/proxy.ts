@@ -79,7 +79,7 @@ export class NetworkProxy implements AsyncDisposable {
       maxHeaderSize: this.#limits.headerBytes,
       headersTimeout: this.#limits.connectMs,
       requestTimeout: 0,
-      connectionsCheckingInterval: CHECK_HEADS_MS,
+      connectionsCheckingInterval: Math.min(CHECK_HEADS_MS, this.#limits.connectMs),
       insecureHTTPParser: false,
     });
     this.#server.maxConnections = this.#limits.connections;
@@ -200,6 +200,8 @@ export class NetworkProxy implements AsyncDisposable {
     const reach = this.#options.reach ?? "public";
     try {
       const upstream = await dial(host, port, { resolver: this.#resolver, reach, connectMs, signal });
+      if (signal.aborted) upstream.destroy();
+      signal.throwIfAborted();
       this.#connections += 1;
       this.#own(upstream);
       return upstream;
@@ -229,7 +231,11 @@ export class NetworkProxy implements AsyncDisposable {
     if (this.#reported.size >= MAX_REPORTS || this.#reported.has(key)) return;
     this.#reported.add(key);
     this.#options.log.info({ host, port, reason }, "a sandbox did not get through to a host");
-    this.#options.onRefused?.(host, port, reason);
+    try {
+      this.#options.onRefused?.(host, port, reason);
+    } catch (error) {
+      this.#options.log.error({ err: error }, "a refused host could not be reported");
+    }
   }
 }
 

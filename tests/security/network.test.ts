@@ -297,6 +297,21 @@ describe("with hosts, a program reaches these and nobody else", () => {
     expect(new Set(dns.asked)).toEqual(new Set(["web.test"]));
   });
 
+  it("[SB-run] by programs that heed the usual variables", async () => {
+    await using test = await online({ hosts: [`web.test:${web.port}`] });
+    const { slot, access } = test;
+    const fetch = (port: number, host: string) =>
+      run(opened.sandboxes, ["git", "ls-remote", `http://${host}:${port}/project`], {
+        slot,
+        bridge: access.bridge,
+        env: access.env,
+      });
+    await fetch(web.port, "web.test");
+    expect((await fetch(evil.port, "evil.test")).stderr).toContain("403");
+    expect(said[0]).toBe(`GET /project/info/refs?service=git-upload-pack web.test:${web.port}`);
+    expect(evil.count()).toBe(0);
+  });
+
   it("[SB-run] another host, another port, another spelling: not even its name is looked up", async () => {
     await using test = await online({ hosts: [`web.test:${web.port}`] });
     const { port } = web;
