@@ -15,6 +15,7 @@ import {
   write,
 } from "./cgroup-files.ts";
 import { cpuMsOf, freezeGroup, killGroup } from "./cgroup2.ts";
+import { Credit, FIRST_WEIGHT } from "./credit.ts";
 import { CPU_PERIOD_US, type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
 
 const FREEZE_ATTEMPTS = 400;
@@ -59,7 +60,18 @@ async function cpuMs(groups: Homes): Promise<number> {
   return groups.cpuacct === undefined ? 0 : Number(await read(groups.cpuacct, "cpuacct.usage")) / 1e6;
 }
 
+/** `weight` as control groups v2 count. */
+async function setWeight(groups: Homes, weight: number): Promise<void> {
+  if (groups.cpu !== undefined) {
+    await write(groups.cpu, "cpu.shares", Math.round((weight * DEFAULT_SHARES) / 100));
+  }
+}
+
 function groupAt(groups: Homes): LimitGroup {
+  const credit = new Credit({
+    cpuMs: () => cpuMs(groups),
+    setWeight: (weight) => setWeight(groups, weight),
+  });
   const directories = Object.values(groups) as string[];
   return {
     join: directories.map((directory) => join(directory, "cgroup.procs")),
@@ -81,6 +93,7 @@ function groupAt(groups: Homes): LimitGroup {
       processes: await field(groups.pids, "pids.events", "max"),
     }),
     remove: async () => {
+      credit.stop();
       await Promise.all(directories.map(removeGroup));
     },
   };
@@ -92,7 +105,11 @@ async function setLimits(groups: Homes, limits: SandboxLimits): Promise<void> {
     // There only when the kernel accounts for swap.
     await write(groups.memory, "memory.memsw.limit_in_bytes", limits.memoryBytes).catch(() => undefined);
   };
-  await Promise.all([memory(), write(groups.pids, "pids.max", limits.processes + OWN_PROCESSES)]);
+  await Promise.all([
+    memory(),
+    write(groups.pids, "pids.max", limits.processes + OWN_PROCESSES),
+    setWeight(groups, FIRST_WEIGHT),
+  ]);
   if (groups.cpu !== undefined && limits.cpus !== undefined) {
     await write(groups.cpu, "cpu.cfs_period_us", CPU_PERIOD_US);
     await write(groups.cpu, "cpu.cfs_quota_us", Math.round(limits.cpus * CPU_PERIOD_US));

@@ -14,6 +14,7 @@ import {
   removeGroup,
   write,
 } from "./cgroup-files.ts";
+import { Credit, FIRST_WEIGHT } from "./credit.ts";
 import { CPU_PERIOD_US, type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
 
 const FREEZE_ATTEMPTS = 400;
@@ -46,7 +47,16 @@ async function workingSet(group: string): Promise<number> {
   return Math.max(0, Number(await read(group, "memory.current")) - cached);
 }
 
+/** The cpu controller is not everywhere ours. */
+async function setWeight(group: string, weight: number): Promise<void> {
+  await write(group, "cpu.weight", weight).catch(() => undefined);
+}
+
 function groupAt(group: string): LimitGroup {
+  const credit = new Credit({
+    cpuMs: () => cpuMsOf(group),
+    setWeight: (weight) => setWeight(group, weight),
+  });
   return {
     join: [join(group, "cgroup.procs")],
     watched: false,
@@ -65,7 +75,10 @@ function groupAt(group: string): LimitGroup {
       memory: await field(group, "memory.events", "oom_kill"),
       processes: await field(group, "pids.events", "max"),
     }),
-    remove: () => removeGroup(group),
+    remove: () => {
+      credit.stop();
+      return removeGroup(group);
+    },
   };
 }
 
@@ -74,6 +87,7 @@ async function setLimits(group: string, limits: SandboxLimits): Promise<void> {
   // Without this, what does not fit into memory would go on in swap.
   await write(group, "memory.swap.max", 0).catch(() => undefined);
   await write(group, "pids.max", limits.processes + OWN_PROCESSES);
+  await setWeight(group, FIRST_WEIGHT);
   if (limits.cpus !== undefined) {
     await write(group, "cpu.max", `${Math.round(limits.cpus * CPU_PERIOD_US)} ${CPU_PERIOD_US}`);
   }
