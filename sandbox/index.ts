@@ -15,8 +15,12 @@ export {
   type OutputName,
   startCommand,
 } from "./engines/run/command.ts";
+export { type Language, languages } from "./engines/run/languages.ts";
+export { withNode } from "./engines/run/node-mounts.ts";
 export type { WasmEngine } from "./engines/wasm/engine.ts";
 export type { WasmFiles, WasmInstance } from "./engines/wasm/types.ts";
+export { type Janitor, type JanitorOptions, openJanitor } from "./janitor/janitor.ts";
+export type { Candidate, CleanSource } from "./janitor/source.ts";
 export {
   type HostRule,
   intersect,

@@ -1,4 +1,3 @@
-import { existsSync } from "node:fs";
 import { chmod, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,7 +6,7 @@ import { locateOpencode } from "#apps/orchestrator/opencode/binary.ts";
 import { chooseDataDir } from "#database/embedded/identity.ts";
 import { startEmbeddedPostgres } from "#database/embedded/start.ts";
 import { type Config, ConfigError, createLogger, readConfig } from "#platform";
-import { openSandboxes } from "#sandbox";
+import { languages, openEngines, openSandboxes } from "#sandbox";
 import { toAppError } from "#schemas";
 import { say } from "./banner.ts";
 import { versionOf } from "./run-health.ts";
@@ -34,15 +33,31 @@ function settings(): Config {
 const config = settings();
 const log = createLogger({ ...config.log, level: "silent" });
 
-async function sandbox(directory: string): Promise<Finding> {
-  const sandboxes = await openSandboxes({ dataDir: directory, log, tempDirPrefix: config.run.tempDirPrefix });
-  try {
-    const { available, tier, reasons, hint } = await sandboxes.probe();
-    const detail = available ? [`limits by ${tier}`, ...reasons].join("; ") : reasons.join("; ");
-    return { part: "sandbox", ok: available, detail, mend: hint };
-  } finally {
-    await sandboxes.close();
+/** Each engine is really tried: a file, a program, a module, a virtual machine that boots. */
+async function sandbox(directory: string): Promise<Finding[]> {
+  await using sandboxes = await openSandboxes({
+    dataDir: directory,
+    log,
+    tempDirPrefix: config.run.tempDirPrefix,
+  });
+  await using engines = await openEngines({
+    sandboxes,
+    dataDir: directory,
+    log,
+    imageDir: config.micro.imageDir,
+  });
+  const findings: Finding[] = [];
+  for (const engine of engines.all()) {
+    const { available, tier, reasons, hint } = await engine.probe();
+    const limits = tier === null ? [] : [`limits by ${tier}`];
+    const detail = [...(available ? ["works", ...limits] : []), ...reasons].join("; ");
+    // Without machines everything else works.
+    const ok = available || engine.name === "micro";
+    findings.push({ part: `sandbox ${engine.name}`, ok, detail, mend: hint });
   }
+  const found = await languages(sandboxes);
+  const detail = found.map(({ name, version }) => `${name} ${version}`).join(", ");
+  return [...findings, { part: "languages", ok: true, detail }];
 }
 
 async function database(directory: string): Promise<Finding> {
@@ -95,26 +110,13 @@ async function localModels(): Promise<Finding> {
   return { part: "inference", ok: true, detail: `${where}; ${installed} models in ${directory}` };
 }
 
-async function kvm(): Promise<Finding> {
-  const present = existsSync("/dev/kvm");
-  return {
-    part: "kvm",
-    ok: true,
-    detail: present ? "/dev/kvm is there (no engine uses it yet)" : "no /dev/kvm (no engine needs it yet)",
-  };
-}
-
-async function examine(part: string, check: () => Promise<Finding>): Promise<Finding> {
+async function examine(part: string, check: () => Promise<Finding | Finding[]>): Promise<Finding[]> {
   try {
-    return await check();
+    return [await check()].flat();
   } catch (error) {
     const known = toAppError(error);
-    return {
-      part,
-      ok: false,
-      detail: known.code === "InternalError" ? String(error) : known.message,
-      mend: known.details.hint,
-    };
+    const detail = known.code === "InternalError" ? String(error) : known.message;
+    return [{ part, ok: false, detail, mend: known.details.hint }];
   }
 }
 
@@ -124,21 +126,20 @@ await chmod(directory, 0o711);
 try {
   const findings = [
     { part: "node", ok: true, detail: process.version },
-    await examine("data", dataDirectory),
-    await examine("database", () => database(join(directory, "database"))),
-    await examine("sandbox", () => sandbox(join(directory, "sandbox"))),
-    await examine("opencode", opencode),
-    await examine("ripgrep", () =>
+    ...(await examine("data", dataDirectory)),
+    ...(await examine("database", () => database(join(directory, "database")))),
+    ...(await examine("sandbox", () => sandbox(join(directory, "sandbox")))),
+    ...(await examine("opencode", opencode)),
+    ...(await examine("ripgrep", () =>
       program("rg", "ripgrep", "Install ripgrep: agents search much faster with it."),
-    ),
-    await examine("git", () => program("git", "git", "Install git.")),
-    await examine("models", models),
-    await examine("inference", localModels),
-    await examine("kvm", kvm),
+    )),
+    ...(await examine("git", () => program("git", "git", "Install git."))),
+    ...(await examine("models", models)),
+    ...(await examine("inference", localModels)),
   ];
   for (const { part, ok, detail, mend } of findings) {
     say(
-      `${ok ? "ok  " : "NOT "} ${part.padEnd(10)} ${detail}${mend === undefined ? "" : `\n     ${" ".repeat(10)} ${mend}`}`,
+      `${ok ? "ok  " : "NOT "} ${part.padEnd(13)} ${detail}${mend === undefined ? "" : `\n     ${" ".repeat(13)} ${mend}`}`,
     );
   }
   process.exitCode = findings.every((finding) => finding.ok) ? 0 : 1;

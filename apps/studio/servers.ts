@@ -25,7 +25,7 @@ import {
   type TokenBuckets,
 } from "#platform";
 import { registerMetrics } from "#platform/metrics.ts";
-import type { Sandboxes } from "#sandbox";
+import { openJanitor, type Sandboxes } from "#sandbox";
 
 /** What the services of one process share; made once, handed to each. */
 export interface Shared {
@@ -83,6 +83,14 @@ export async function listenAll(shared: Shared, runHealth: HealthRegistry): Prom
   lifecycle.add("models", () => models.close(), config.shutdownGraceMs + 5000);
   const workbench = await Workbench.open(shared);
   lifecycle.add("workbench", () => workbench.close(), WORKBENCH_MS);
+  const { everyMs, maxAgeMs, diskThreshold } = config.cleanup;
+  const janitor = openJanitor({
+    sources: [...shared.sandboxes.orphans, ...workbench.cleanSources()],
+    places: [config.dataDir],
+    log: shared.log.child({ part: "janitor" }),
+    ...{ everyMs, maxAgeMs, diskThreshold },
+  });
+  lifecycle.add("janitor", () => janitor.close(), WORKBENCH_MS);
   const routes = mounts({ ...shared, workbench }, runHealth, models);
   const health = new HealthRegistry();
   health.add("database", async () => {

@@ -112,15 +112,23 @@ export class Machines {
     };
   }
 
-  /** Delete snapshots whose owner is gone. @returns how many. */
-  async clean(): Promise<number> {
-    const { db, engine, log } = this.#deps;
-    const ids = [...this.#kept().keys()];
-    const owned = await ownedSnapshots(db, ids);
-    const orphans = ids.filter((id) => !owned.has(id));
-    for (const id of orphans) await engine.deleteSnapshot(id);
-    if (orphans.length > 0) log.info({ snapshots: orphans.length }, "deleted snapshots that nobody owns");
-    return orphans.length;
+  /** Snapshots whose owner is gone. */
+  async orphans(): Promise<{ id: string; bytes: number; remove: () => Promise<"removed" | "busy"> }[]> {
+    const { db, engine } = this.#deps;
+    const kept = [...this.#kept().values()].filter(({ createdAt }) => Date.now() - createdAt > UNCLAIMED_MS);
+    const owned = async (ids: string[]) => ownedSnapshots(db, ids);
+    const claimed = await owned(kept.map(({ id }) => id));
+    return kept
+      .filter(({ id }) => !claimed.has(id))
+      .map(({ id, bytes }) => ({
+        id,
+        bytes,
+        remove: async () => {
+          if ((await owned([id])).has(id)) return "busy";
+          await engine.deleteSnapshot(id);
+          return "removed";
+        },
+      }));
   }
 
   async close(): Promise<void> {
@@ -180,6 +188,8 @@ export class Machines {
 }
 
 const DEFAULT_MS = 60_000;
+/** Between a snapshot's end and its owner's name in the database. */
+const UNCLAIMED_MS = 60_000;
 
 const NOTHING_RUN: Executed = { stdout: "", stderr: "", exit_code: 0, truncated: false, duration_ms: 0 };
 

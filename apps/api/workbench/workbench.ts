@@ -1,7 +1,7 @@
 import type { Database } from "#database";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
-import { type Engines, openEngines, type Sandboxes } from "#sandbox";
+import { type CleanSource, type Engines, languages, openEngines, type Sandboxes } from "#sandbox";
 import type { MethodResult } from "#schemas";
 import { LiveWorkspaces } from "#workspaces/live-workspaces.ts";
 import { Machines } from "./machines.ts";
@@ -31,6 +31,7 @@ export class Workbench {
   readonly machines: Machines;
   readonly engines: Engines;
   readonly #grants: NetworkGrants;
+  readonly #sandboxes: Sandboxes;
 
   /** @throws AppError InvalidParams for hosts in the settings that are none. */
   static async open(deps: WorkbenchDeps): Promise<Workbench> {
@@ -61,6 +62,7 @@ export class Workbench {
 
   private constructor({ database, config, sandboxes, log }: WorkbenchDeps, engines: Engines) {
     this.engines = engines;
+    this.#sandboxes = sandboxes;
     this.workspaces = new LiveWorkspaces({
       database,
       sandboxes,
@@ -81,7 +83,34 @@ export class Workbench {
     const engines = await Promise.all(
       this.engines.all().map(async (engine) => ({ name: engine.name, ...(await engine.probe()) })),
     );
-    return { engines, languages: [], hosts: [...this.#grants.hosts] };
+    const found = await languages(this.#sandboxes).catch(() => []);
+    return {
+      engines,
+      languages: found.map(({ name, version }) => ({ name, version })),
+      hosts: [...this.#grants.hosts],
+    };
+  }
+
+  /** What of all this may be cleared away when nobody uses it. */
+  cleanSources(): CleanSource[] {
+    const { workspaces, machines } = this;
+    return [
+      {
+        name: "workspaces",
+        list: async () =>
+          (await workspaces.idle()).map(({ project_id, path, idleSince, remove }) => ({
+            id: project_id,
+            path,
+            idleSince,
+            remove: async () => ((await remove()) ? "removed" : "busy"),
+          })),
+      },
+      {
+        name: "snapshots",
+        list: async () =>
+          (await machines.orphans()).map(({ id, bytes, remove }) => ({ id, bytes, idleSince: null, remove })),
+      },
+    ];
   }
 
   /** A project is gone: what runs on it ends, its files leave the disk. */

@@ -1,7 +1,7 @@
 import type { Config } from "#platform/config/config.ts";
 import { diskUse, readMemory } from "#platform/host/host-load.ts";
 import type { Log } from "#platform/log.ts";
-import type { NetworkAccess, Sandboxes, SandboxSpec } from "#sandbox";
+import { type NetworkAccess, type Sandboxes, type SandboxSpec, withNode } from "#sandbox";
 import { AppError } from "#schemas";
 import { DiskGuard } from "#workspaces/disk-guard.ts";
 import { INSIDE, type WorkspaceOwner } from "#workspaces/live-workspace.ts";
@@ -91,7 +91,7 @@ export class Workplace {
       processes,
     };
     const { cwd, env } = this.#request;
-    return {
+    return withNode({
       name,
       env: { HOME: INSIDE.home, ...this.#network?.env, ...env },
       cwd: cwd === undefined ? INSIDE.work : `${INSIDE.work}/${insidePath(cwd)}`,
@@ -102,7 +102,7 @@ export class Workplace {
       limits: cpus > 0 ? { ...limits, cpus } : limits,
       slot,
       ...(this.#network === undefined ? {} : { bridge: this.#network.bridge }),
-    };
+    });
   }
 
   /** Call `onFull` once the workspace takes more of the disk than it may. */
