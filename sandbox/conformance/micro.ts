@@ -2,7 +2,11 @@ import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { trace } from "@opentelemetry/api";
-import { BasicTracerProvider, InMemorySpanExporter, SimpleSpanProcessor } from "@opentelemetry/sdk-trace-base";
+import {
+  BasicTracerProvider,
+  InMemorySpanExporter,
+  SimpleSpanProcessor,
+} from "@opentelemetry/sdk-trace-base";
 import { metricsRegistry } from "#platform/metrics.ts";
 import type { ErrorCode } from "#schemas";
 import { MicroEngine } from "../engines/micro/engine.ts";
@@ -15,7 +19,19 @@ import type { Fixture, FixtureMaker } from "./features.ts";
 
 const MIB = 1024 * 1024;
 /** What the agent gives to every program, and what a shell adds. */
-const GUEST_VARIABLES = ["PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "LANG", "TZ", "PWD", "OLDPWD", "SHLVL", "_"];
+const GUEST_VARIABLES = [
+  "PATH",
+  "HOME",
+  "USER",
+  "LOGNAME",
+  "TMPDIR",
+  "LANG",
+  "TZ",
+  "PWD",
+  "OLDPWD",
+  "SHLVL",
+  "_",
+];
 
 async function refused(act: () => Promise<unknown>, code: ErrorCode): Promise<void> {
   await assert.rejects(act, (error: { code?: string; details?: { hint?: string } }) => {
@@ -38,7 +54,9 @@ const emulators = (launcher: number | undefined) =>
 
 async function countOf(operation: string): Promise<number> {
   const metric = await metricsRegistry.getSingleMetric("sandbox_operations_total")?.get();
-  const own = metric?.values.find(({ labels }) => labels.engine === "micro" && labels.operation === operation);
+  const own = metric?.values.find(
+    ({ labels }) => labels.engine === "micro" && labels.operation === operation,
+  );
   return own?.value ?? 0;
 }
 
@@ -67,12 +85,16 @@ class MicroFixture {
 
   async work(): Promise<void> {
     const vm = await this.shared();
-    const code = "process.stdin.on('data', (d) => process.stdout.write(Buffer.concat([Buffer.from('äöü€\\0'), d])))";
+    const code =
+      "process.stdin.on('data', (d) => process.stdout.write(Buffer.concat([Buffer.from('äöü€\\0'), d])))";
     const { stdout, exitCode } = await vm.execute({ code, stdin: new Uint8Array([0, 255, 10]) });
     assert.deepEqual(stdout, Buffer.concat([Buffer.from("äöü€\0"), Buffer.from([0, 255, 10])]));
     assert.equal(exitCode, 0);
     await using python = await this.start({ image: "python" });
-    const answer = await python.execute({ code: "import part\nprint(part.text)", files: { "part.py": "text = 'ß' * 3" } });
+    const answer = await python.execute({
+      code: "import part\nprint(part.text)",
+      files: { "part.py": "text = 'ß' * 3" },
+    });
     assert.equal(String(answer.stdout), "ßßß\n");
   }
 
@@ -122,7 +144,10 @@ class MicroFixture {
   async time(): Promise<void> {
     const vm = await this.shared();
     await refused(() => vm.execute({ argv: ["sleep", "1000"], timeoutMs: 300 }), "Timeout");
-    assert.equal(await shell(vm, "ps -e 2>/dev/null | grep -c sleep || true").then((found) => found || "0"), "0");
+    assert.equal(
+      await shell(vm, "ps -e 2>/dev/null | grep -c sleep || true").then((found) => found || "0"),
+      "0",
+    );
     await works(vm);
   }
 
@@ -153,7 +178,8 @@ class MicroFixture {
   async network(): Promise<void> {
     const vm = await this.shared();
     assert.equal(await shell(vm, "ls /sys/class/net"), "lo");
-    const script = "import socket\ntry: socket.create_connection(('1.1.1.1', 53), 2)\nexcept OSError as e: print(e.errno)";
+    const script =
+      "import socket\ntry: socket.create_connection(('1.1.1.1', 53), 2)\nexcept OSError as e: print(e.errno)";
     const { stdout } = await vm.execute({ argv: ["python3", "-c", script] });
     // ENETUNREACH: there is no way, so nothing was waited for.
     assert.equal(String(stdout), "101\n");
@@ -161,7 +187,13 @@ class MicroFixture {
 
   async host(): Promise<void> {
     const vm = await this.shared();
-    const paths = [this.opened.dataDir, import.meta.filename, process.execPath, "/etc/shadow", "/dev/shm/ram"];
+    const paths = [
+      this.opened.dataDir,
+      import.meta.filename,
+      process.execPath,
+      "/etc/shadow",
+      "/dev/shm/ram",
+    ];
     for (const path of paths) assert.equal(await shell(vm, `[ -e '${path}' ] || echo none`), "none", path);
     assert.equal(await shell(vm, "cat /proc/sys/kernel/hostname"), "sandbox");
   }
@@ -169,7 +201,10 @@ class MicroFixture {
   async environment(): Promise<void> {
     const vm = await this.shared();
     const names = (await shell(vm, "env")).split("\n").map((line) => line.split("=", 1)[0] ?? "");
-    assert.deepEqual(names.filter((name) => !GUEST_VARIABLES.includes(name)), []);
+    assert.deepEqual(
+      names.filter((name) => !GUEST_VARIABLES.includes(name)),
+      [],
+    );
     assert.equal(await shell(vm, "tr -d '\\0' < /proc/cmdline | grep -c CDS_ || true"), "0");
   }
 
@@ -241,9 +276,9 @@ class MicroFixture {
       await works(vm);
       const id = await vm.snapshot();
       await vm.close();
-      const next = await this.engine.restore(id);
-      await works(next);
-      await next.close();
+      const restored = await this.engine.restore(id);
+      await works(restored);
+      await restored.close();
       await this.engine.deleteSnapshot(id);
     } finally {
       trace.disable();
@@ -269,7 +304,7 @@ class MicroFixture {
 const openEngine = ({ sandboxes, dataDir }: TestSandboxes) =>
   MicroEngine.open({ host: sandboxes, dir: join(dataDir, "micro"), log: silent });
 
-export const micro: FixtureMaker = {
+export const microFixture: FixtureMaker = {
   name: "micro",
   async open(): Promise<Fixture> {
     const opened = await openForTest();

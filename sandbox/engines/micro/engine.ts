@@ -1,5 +1,4 @@
 import { chmod, mkdir } from "node:fs/promises";
-import { join } from "node:path";
 import { AppError } from "#schemas";
 import { operation } from "../../operations.ts";
 import type { SandboxHost } from "../../sandboxes.ts";
@@ -69,7 +68,7 @@ export class MicroEngine implements Engine<VmSpec, Vm> {
     const snapshots = await Snapshots.open(dir, settings.snapshots, log);
     const { memoryBytes, cpus } = settings.defaults;
     const all: Record<MicroDriver["name"], () => MicroDriver> = {
-      microsandbox: () => new MicrosandboxDriver({ dir: join(dir, "microsandbox"), imageDir, log }),
+      microsandbox: () => new MicrosandboxDriver({ host, imageDir, log }),
       qemu: () => new QemuDriver({ host, dir, log, imageDir, size: { memoryBytes, cpus } }),
     };
     const drivers = (input.drivers ?? (["microsandbox", "qemu"] as const)).map((name) => all[name]());
