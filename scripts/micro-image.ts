@@ -82,8 +82,14 @@ async function place(source: string, name: string, extension: string): Promise<O
 async function build(work: string, old: Manifest | undefined): Promise<Manifest> {
   const debian = new Debian(join(home, "packages"));
   const current = await inputs();
-  const kernelPackage = await debian.fetchOne(await debian.meaning(KERNEL));
-  const busybox = await debian.fetchOne("busybox-static");
+  // What is the agent's alone changes often: no reason to ask servers for packages, or to change them.
+  const earlier = values.force ? [] : (old?.packages ?? []);
+  const kernelPackage =
+    (await debian.kept(earlier.find(({ name }) => name.startsWith("linux-image-")))) ??
+    (await debian.fetchOne(await debian.meaning(KERNEL)));
+  const busybox =
+    (await debian.kept(earlier.find(({ name }) => name === "busybox-static"))) ??
+    (await debian.fetchOne("busybox-static"));
   const boot = join(work, "boot");
   await debian.unpack([kernelPackage, busybox], boot);
   const image = await find(join(boot, "boot"), "vmlinuz-");

@@ -68,6 +68,16 @@ export class Debian {
     return found;
   }
 
+  /** A package as an earlier build used it, if it is still here: no server is asked. */
+  async kept(earlier: { name: string; sha256: string } | undefined): Promise<Package | undefined> {
+    if (earlier === undefined || !existsSync(this.#dir)) return undefined;
+    const file = (await readdir(this.#dir)).find(
+      (one) => one.startsWith(`${earlier.name}_`) && one.endsWith(".deb"),
+    );
+    const found = file === undefined ? undefined : await this.#describe(file);
+    return found?.sha256 === earlier.sha256 ? found : undefined;
+  }
+
   /** The package that a package of changing content stands for: `linux-image-cloud-amd64` names one kernel. */
   async meaning(name: string): Promise<string> {
     const depends = await tool("apt-cache", ["depends", "--important", name]);
