@@ -109,7 +109,7 @@ export class LoadedModule implements WasmInstance {
   }
 
   get alive(): boolean {
-    return this.#dead === undefined;
+    return this.#dead === undefined && this.#input.process.alive;
   }
 
   call(
