@@ -8,6 +8,8 @@ import type { Candidate, CleanSource } from "./source.ts";
 
 const MINUTE = 60_000;
 const NEVER = 24 * 3_600_000;
+/** Longer than any removal here takes on a busy machine, but for those that hang. */
+const HANGS_MS = 2000;
 
 let top: string;
 let dir: string;
@@ -202,7 +204,7 @@ describe("a removal", () => {
     const failing = one({ id: "failing", remove: () => Promise.reject(new Error("not this one")) });
     await make("old", 31);
     const failures = await counted("sandbox_cleanup_failures_total", { source: "test" });
-    await using janitor = await open([hanging, failing, directories()], { removalMs: 30 });
+    await using janitor = await open([hanging, failing, directories()], { removalMs: HANGS_MS });
     expect(await janitor.run()).toMatchObject({ removed: 1, failed: 2, busy: 0 });
     expect(await counted("sandbox_cleanup_failures_total", { source: "test" })).toBe(failures + 2);
     expect(await janitor.run()).toMatchObject({ removed: 0, failed: 1, busy: 1 });
@@ -225,7 +227,7 @@ describe("a removal", () => {
     await make("old", 31);
     const broken: CleanSource = { name: "broken", list: () => Promise.reject(new Error("no idea")) };
     const silentOne: CleanSource = { name: "silent", list: () => new Promise(() => undefined) };
-    await using janitor = await open([broken, silentOne, directories()], { removalMs: 30 });
+    await using janitor = await open([broken, silentOne, directories()], { removalMs: HANGS_MS });
     expect(await janitor.run()).toMatchObject({ removed: 1, failed: 2 });
   });
 });
