@@ -3,6 +3,7 @@ import { AppError } from "#schemas";
 import { operation } from "../../operations.ts";
 import type { SandboxHost } from "../../sandboxes.ts";
 import type { Availability, Engine, SandboxLog } from "../../types.ts";
+import { commandOf } from "./command.ts";
 import type { DriverVm, MachineSpec, MicroDriver } from "./driver.ts";
 import { MicrosandboxDriver } from "./microsandbox/driver.ts";
 import { WarmPool } from "./pool.ts";
@@ -240,7 +241,17 @@ export class MicroEngine implements Engine<VmSpec, Vm> {
     const driver = await this.#driver();
     const bytes = machine.memoryBytes + driver.overheadBytes;
     if (signal.aborted || !this.#hasRoom(bytes)) return undefined;
-    return this.#hold(bytes, () => driver.start(machine, signal));
+    return this.#hold(bytes, async () => {
+      const vm = await driver.start(machine, signal);
+      try {
+        // Its interpreter has been read from disk and translated once when somebody wants it.
+        await vm.execute(commandOf({ code: "", signal }, machine.image, 0));
+        return vm;
+      } catch (error) {
+        await vm.stop();
+        throw error;
+      }
+    });
   }
 
   #hasRoom(bytes: number): boolean {

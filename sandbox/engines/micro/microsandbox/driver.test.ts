@@ -32,12 +32,21 @@ it.skipIf(hasKvm)("[SB-micro] a machine that does not boot is an error, and leav
   const client = new HostClient({ home, identity: null });
   const order = { op: "start" as const, name: "vm_test", rootfs: join(home, "none.raw") };
   const failure = client.ask({ ...order, memoryMib: 128, diskMib: 1, cpus: 1 }, 60_000);
-  await expect(failure).rejects.toMatchObject({ code: "Unavailable", message: expect.stringMatching(/microsandbox/) });
-  await expect(client.ask({ op: "ping", name: "vm_test" }, 60_000)).rejects.toMatchObject({ code: "Unavailable" });
+  await expect(failure).rejects.toMatchObject({
+    code: "Unavailable",
+    message: expect.stringMatching(/microsandbox/),
+  });
+  await expect(client.ask({ op: "ping", name: "vm_test" }, 60_000)).rejects.toMatchObject({
+    code: "Unavailable",
+  });
   client.kill();
   await client.exited;
-  await expect(client.ask({ op: "ping", name: "vm_test" }, 60_000)).rejects.toMatchObject({ code: "Unavailable" });
-  const left = [...allProcesses().values()].filter(({ session, state }) => session === client.pid && state !== "Z");
+  await expect(client.ask({ op: "ping", name: "vm_test" }, 60_000)).rejects.toMatchObject({
+    code: "Unavailable",
+  });
+  const left = [...allProcesses().values()].filter(
+    ({ session, state }) => session === client.pid && state !== "Z",
+  );
   expect(left).toEqual([]);
   await rm(home, { recursive: true });
 });
