@@ -74,8 +74,12 @@ function mapped(map: string, first: number, count: number): boolean {
   });
 }
 
-function firstUid(slots: number): number {
-  const maps = ["uid_map", "gid_map"].map((name) => readSystemFile(`/proc/self/${name}`) ?? "");
+/** The first of as many users and groups that exist here and belong to nobody. Throws AppError EngineUnavailable. */
+export function firstUid(
+  slots: number,
+  readFile: (path: string) => string | undefined = readSystemFile,
+): number {
+  const maps = ["uid_map", "gid_map"].map((name) => readFile(`/proc/self/${name}`) ?? "");
   const candidates = [FIRST_UID, 60_000 - slots];
   const first = candidates.find((candidate) => maps.every((map) => mapped(map, candidate, slots)));
   if (first !== undefined) return first;

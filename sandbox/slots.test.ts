@@ -1,11 +1,22 @@
 import { execFileSync } from "node:child_process";
-import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rename,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { enterable } from "#platform/host/enterable.ts";
 import { newInstanceName } from "./instance.ts";
-import { openRuntime } from "./runtime.ts";
+import { firstUid, openRuntime } from "./runtime.ts";
 import { Slots } from "./slots.ts";
 import {
   makeTemporary,
@@ -113,7 +124,50 @@ describe("slots", () => {
   });
 });
 
+describe("a server's directory that is not there", () => {
+  it("costs no slot: neither one that could not be opened nor one that could not be removed", async () => {
+    const dataDir = await makeTemporary();
+    const runtime = await openRuntime({ dataDir, instance: newInstanceName(), slots: 1 });
+    const told: string[] = [];
+    const log = {
+      ...silent,
+      error: (_: object, text: string) => told.push(text),
+    } as unknown as typeof silent;
+    const slots = new Slots({ runtime, size: 1, prefix: "x-", log, endAll: async () => undefined });
+    const held = await slots.acquire();
+    const waiting = slots.acquire();
+    await rename(runtime.dir, `${runtime.dir}.aside`);
+    await held.release();
+    await expect(waiting).rejects.toThrow(/ENOENT/);
+    expect(told).toEqual(["a slot's directory could not be removed"]);
+    await rename(`${runtime.dir}.aside`, runtime.dir);
+    const next = await slots.acquire();
+    expect(next.index).toBe(held.index);
+    await slots.close();
+    await runtime.close();
+    await rm(dataDir, { recursive: true });
+  });
+});
+
 describe("the runtime directory", () => {
+  it("is made only where nobody else has put something", async () => {
+    const dataDir = await makeTemporary();
+    await mkdir(join(dataDir, "elsewhere"));
+    await symlink("elsewhere", join(dataDir, "sandbox"));
+    const opening = openRuntime({ dataDir, instance: newInstanceName(), slots: 1 });
+    await expect(opening).rejects.toMatchObject({ code: "EngineUnavailable" });
+    await rm(dataDir, { recursive: true });
+  });
+
+  it("gives slots users that nobody has, and none where there are no others", () => {
+    const map = (text: string) => () => text;
+    expect(firstUid(4, map("0 0 4294967295"))).toBe(1_900_000_000);
+    expect(firstUid(4, map("0 1000 1\n1 100000 65536"))).toBe(59_996);
+    expect(() => firstUid(4, map("0 1000 1"))).toThrow(/without other user ids/);
+    expect(() => firstUid(4, () => undefined)).toThrow(/without other user ids/);
+    expect(() => firstUid(4, (path) => (path.endsWith("uid_map") ? "0 0 4294967295" : "0 0 1"))).toThrow();
+  });
+
   it("removes what dead servers left, and nothing of living or unknown ones", async () => {
     const dataDir = await makeTemporary();
     const base = join(dataDir, "sandbox");

@@ -31,7 +31,7 @@ export async function noteLauncher(home: string, pid: number): Promise<void> {
 /** Directories that hold servers': ours, and outside of data directories also those of data directories not used any more. */
 async function basesAround(base: string): Promise<string[]> {
   if (dirname(base) !== STATE_DIR) return [base];
-  return (await readdir(STATE_DIR)).map((name) => join(STATE_DIR, name));
+  return (await readdir(STATE_DIR).catch(() => [])).map((name) => join(STATE_DIR, name));
 }
 
 async function homesIn(base: string): Promise<Home[]> {

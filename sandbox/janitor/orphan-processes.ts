@@ -123,8 +123,12 @@ export async function orphanProcesses(
 }
 
 /** Until a look finds none; answers whether there were any. */
-async function endAll(instance: string, records: () => Promise<LauncherRecord[]>): Promise<boolean> {
-  const deadline = Date.now() + END_MS;
+async function endAll(
+  instance: string,
+  records: () => Promise<LauncherRecord[]>,
+  endMs: number,
+): Promise<boolean> {
+  const deadline = Date.now() + endMs;
   for (let some = false; ; some = true) {
     const left = (await orphanProcesses(await records())).get(instance) ?? [];
     if (left.length === 0) return some;
@@ -142,8 +146,8 @@ async function endAll(instance: string, records: () => Promise<LauncherRecord[]>
   }
 }
 
-/** Processes of servers that are no more; one candidate per server. */
-export function processSource(records: () => Promise<LauncherRecord[]>): CleanSource {
+/** Processes of servers that are no more; one candidate per server. What has not ended after `endMs` is a failure. */
+export function processSource(records: () => Promise<LauncherRecord[]>, endMs: number = END_MS): CleanSource {
   return {
     name: "processes",
     async list() {
@@ -151,7 +155,8 @@ export function processSource(records: () => Promise<LauncherRecord[]>): CleanSo
       return [...found.keys()].map((instance) => ({
         id: instance,
         idleSince: null,
-        remove: async () => ((await endAll(instance, records)) ? ("removed" as const) : ("gone" as const)),
+        remove: async () =>
+          (await endAll(instance, records, endMs)) ? ("removed" as const) : ("gone" as const),
       }));
     },
   };

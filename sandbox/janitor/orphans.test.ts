@@ -1,5 +1,6 @@
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
+import { existsSync } from "node:fs";
 import {
   chown,
   lstat,
@@ -8,6 +9,7 @@ import {
   readdir,
   readFile,
   rm,
+  rmdir,
   stat,
   symlink,
   utimes,
@@ -17,11 +19,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { newInstanceName } from "../instance.ts";
+import { allFamilies, cgroupMounts } from "../limits/cgroup-files.ts";
 import { allProcesses, isRunning, type ProcessInfo, readProcess } from "../process-tree.ts";
 import { makeTemporary, openForTest, silent, specFor, until } from "../testing/harness.ts";
-import { directorySource, Homes } from "./orphan-directories.ts";
+import { directorySource, Homes, noteLauncher } from "./orphan-directories.ts";
 import { fileSource } from "./orphan-files.ts";
 import { mountSource, mountsBelow } from "./orphan-mounts.ts";
+import { processSource } from "./orphan-processes.ts";
 import { orphanSources } from "./orphans.ts";
 import { clearOrphans } from "./removal.ts";
 import type { CleanSource } from "./source.ts";
@@ -196,6 +200,46 @@ describe("processes", () => {
   });
 });
 
+describe.runIf(isRoot)("control groups", () => {
+  it("in every hierarchy are emptied and removed, also of what is frozen or forks without end", async () => {
+    const groups = (await allFamilies()).map((family) => join(family, DEAD, "old"));
+    for (const group of groups) await mkdir(group, { recursive: true });
+    const enter = groups.map((group) => `echo $$ > ${group}/cgroup.procs`).join("\n");
+    const forking = "while :; do sleep 0.05 & done";
+    const forker = await start("sh", ["-c", `${enter}\necho $$; ${forking}`]);
+    const frozen = await start("sh", ["-c", `${enter}\n${WAIT}`]);
+    const freezer = groups.find((group) => existsSync(join(group, "freezer.state")));
+    if (freezer !== undefined) await writeFile(join(freezer, "freezer.state"), "FROZEN");
+    await clear();
+    expect([forker, frozen].filter(isRunning)).toEqual([]);
+    expect(groups.filter((group) => existsSync(join(group, "..")))).toEqual([]);
+  });
+
+  it("of others that hold a process still make it a failure, told with its number", async () => {
+    const freezer = (await cgroupMounts()).find(({ controllers }) => controllers.includes("freezer"));
+    if (freezer === undefined) return;
+    const group = join(freezer.path, `cds-test-${process.pid}`);
+    await mkdir(group);
+    const dead = await sandboxOf(DEAD);
+    await writeFile(join(group, "cgroup.procs"), String(dead.pid));
+    await writeFile(join(group, "freezer.state"), "FROZEN");
+    const [found] = await processSource(async () => [], 300).list();
+    await expect(found?.remove()).rejects.toMatchObject({
+      code: "Timeout",
+      message: expect.stringContaining(String(dead.pid)),
+    });
+    await writeFile(join(group, "freezer.state"), "THAWED");
+    await until(() => !isRunning(dead));
+    expect(await found?.remove()).toBe("gone");
+    await until(() =>
+      rmdir(group).then(
+        () => true,
+        () => false,
+      ),
+    );
+  });
+});
+
 describe("directories", () => {
   it("stay while something of them runs or is mounted, and take their sockets along", async () => {
     const sockets = await mkdtemp(join(tmpdir(), `cds-${DEAD}-`));
@@ -250,6 +294,15 @@ describe("directories", () => {
     expect((await stat(own)).mtimeMs).toBeGreaterThan(1000);
     await rm(own, { recursive: true });
     await clear();
+  });
+
+  it("hold whose launcher ran, unless it has ended already", async () => {
+    await mkdir(join(base, DEAD));
+    await noteLauncher(join(base, DEAD), 999_999_999);
+    expect(await readdir(join(base, DEAD))).toEqual([]);
+    await noteLauncher(join(base, DEAD), process.pid);
+    const homes = new Homes(base, join(base, ALIVE));
+    expect(await homes.launchers()).toEqual([{ instance: DEAD, pid: process.pid, started }]);
   });
 
   it("are no matter when the one above is gone", async () => {
