@@ -73,7 +73,11 @@ function checkOptions({ outputBytes, timeoutMs, input, signal }: CommandOptions)
       hint: "Put it into a file of the workspace.",
     });
   }
-  if (signal?.aborted) throw new AppError("Cancelled", "The command was cancelled before it started.");
+  if (signal?.aborted) {
+    throw new AppError("Cancelled", "The command was cancelled before it started.", {
+      hint: "Run it again.",
+    });
+  }
 }
 
 class RunningCommand implements Command {

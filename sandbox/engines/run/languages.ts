@@ -63,14 +63,18 @@ async function ask(host: SandboxHost): Promise<Language[]> {
     });
     const command = await startCommand(host, spec, { outputBytes: MIB, timeoutMs: ASK_MS });
     const { stdout, exit_code } = await command.finished;
-    if (exit_code !== 0) throw new AppError("Timeout", "The languages of this machine could not be asked.");
+    if (exit_code !== 0) {
+      throw new AppError("Timeout", "The languages of this machine did not tell their versions in time.", {
+        hint: "Try again when the machine is less busy.",
+      });
+    }
     return stdout
       .toString("utf8")
       .split("\n")
       .flatMap((line) => {
         const [name, path, answer] = line.split("\t");
         if (name === undefined || path === undefined || answer === undefined) return [];
-        return [{ name, path, version: /\d+(\.\d+)+[^\s,)]*/.exec(answer)?.[0] ?? answer }];
+        return [{ name, path, version: /\d+(\.\d+)+[^\s,()"]*/.exec(answer)?.[0] ?? answer }];
       });
   } finally {
     await slot.release();

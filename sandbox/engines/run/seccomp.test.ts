@@ -59,13 +59,14 @@ describe.each(["x64", "arm64"])("[MU-3] the system-call filter on %s", (architec
     }
   });
 
-  it("lets only known families make sockets, and nobody type into a terminal", () => {
+  it("lets only known families make sockets, and nobody type into a terminal or give it a driver", () => {
     for (const make of [table.socket, table.socketpair]) {
       for (const family of [1, 2, 10, 16]) expect(answer(make, family, 1)).toBe(ALLOW);
       for (const family of [0, 17, 29, 38, 40, 44]) expect(answer(make, family, 1)).toBe(errno(97));
     }
     expect(answer(table.ioctl, 0, 0x5412)).toBe(errno(1));
     expect(answer(table.ioctl, 0, 0x541c)).toBe(errno(1));
+    expect(answer(table.ioctl, 0, 0x5423)).toBe(errno(1));
     expect(answer(table.ioctl, 0, 0x5413)).toBe(ALLOW);
   });
 });

@@ -27,6 +27,8 @@ const NEW_NAMESPACES = 0x7e020000;
 /** Two ways of putting words into somebody's terminal. */
 const TIOCSTI = 0x5412;
 const TIOCLINUX = 0x541c;
+/** Gives a terminal another line discipline: modems and radios, of which the kernel loads old and little used drivers. */
+const TIOCSETD = 0x5423;
 /** UNIX, INET, INET6, NETLINK (getifaddrs needs it): not VSOCK, PACKET, ALG and forty more. */
 const FAMILIES = [1, 2, 10, 16];
 const X32_BIT = 0x40000000;
@@ -69,6 +71,7 @@ function program(table: SyscallTable): Instruction[] {
       load(argument(1)),
       jump(EQUAL, TIOCSTI, "eperm"),
       jump(EQUAL, TIOCLINUX, "eperm"),
+      jump(EQUAL, TIOCSETD, "eperm"),
       leave(ALLOW),
     ]),
     ...onCall(table.socket, family),

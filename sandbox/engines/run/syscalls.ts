@@ -25,9 +25,12 @@ const UNIFIED = {
   fsmount: 432,
   fspick: 433,
   pidfd_getfd: 438,
+  process_madvise: 440,
   mount_setattr: 442,
   quotactl_fd: 443,
   memfd_secret: 447,
+  process_mrelease: 448,
+  set_mempolicy_home_node: 450,
   open_tree_attr: 467,
 } as const;
 

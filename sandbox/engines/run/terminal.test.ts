@@ -170,10 +170,12 @@ describe("[SB-run] a terminal", () => {
     await screen.close();
   });
 
-  it("takes no words put into its mouth", async () => {
+  it("takes no words put into its mouth, and no other driver", async () => {
     const screen = await open();
-    const attempt = `perl -e '$letter = "x"; ioctl(STDIN, 0x5412, $letter) or print "refused: $!\\n"'`;
-    await screen.type(`${attempt}\r`, /\nrefused: Operation not permitted/);
+    for (const request of ["0x5412", "0x5423"]) {
+      const attempt = `perl -e '$word = pack(q(i), 21); ioctl(STDIN, ${request}, $word) or print "refused: $!\\n"'`;
+      await screen.type(`${attempt}\r`, /\nrefused: Operation not permitted/);
+    }
     await screen.close();
   });
 
