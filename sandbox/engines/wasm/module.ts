@@ -189,7 +189,8 @@ export class LoadedModule implements WasmInstance {
       );
     }
     const refuse = (path: string, message: string): never => {
-      throw new AppError("InvalidParams", `${message}.`, { issues: [{ path, message }] });
+      const hint = `${name} takes (${known.params.join(", ")}) and gives (${known.results.join(", ")}).`;
+      throw new AppError("InvalidParams", `${message}.`, { hint, issues: [{ path, message }] });
     };
     if (args.length !== known.params.length) {
       refuse("args", `${name} takes ${known.params.length} arguments, not ${args.length}`);

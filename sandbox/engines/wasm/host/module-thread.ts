@@ -57,7 +57,7 @@ function limit(held: ModuleInstance, id: number, pages: number): void {
     outcome.error = {
       code: "InvalidParams",
       message: `The module uses ${memoryBytes} bytes of memory already, and memory never shrinks.`,
-      details: { used: memoryBytes, allowed },
+      details: { used: memoryBytes, allowed, hint: `Set it to ${memoryBytes} bytes or more.` },
     };
   } else held.setMemoryPages(pages);
   send({ kind: "done", id, outcome, output: new Uint8Array() });
