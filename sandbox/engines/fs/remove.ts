@@ -39,19 +39,19 @@ async function someEntries(directory: number): Promise<Dirent<Buffer>[]> {
   return entries;
 }
 
-/** Do something to an entry, with the right to write to its directory restored where that is missing. */
-async function persistently(directory: number, act: () => Promise<void>): Promise<void> {
+/** Do something in a directory, with the right to enter it and to write to it restored where that is missing. */
+async function persistently<T>(directory: number, act: () => T | Promise<T>): Promise<T> {
   try {
-    await act();
+    return await act();
   } catch (error) {
     ignoring("EACCES", "EPERM")(error);
     await chmod(self(directory), 0o700);
-    await act();
+    return act();
   }
 }
 
 async function removeDirectory(parent: number, name: Name, depth: number, removal: Removal): Promise<void> {
-  const directory = openDirectory(parent, name);
+  const directory = await persistently(parent, () => openDirectory(parent, name));
   try {
     if (depth > MAX_DEPTH) {
       // Moving a directory changes its `..`, so it must be writable itself.
@@ -60,11 +60,10 @@ async function removeDirectory(parent: number, name: Name, depth: number, remova
       await persistently(parent, () => rename(at(parent, name), aside));
       return;
     }
-    await emptyDirectory(directory, depth, removal);
+    await emptyAndRemove({ parent, name, directory }, depth, removal);
   } finally {
     closeNow(directory);
   }
-  await persistently(parent, () => rmdir(at(parent, name)));
 }
 
 async function removeEntry(
@@ -75,26 +74,45 @@ async function removeEntry(
 ): Promise<void> {
   const { name } = entry;
   const known = entry.isDirectory() || entry.isFile() || entry.isSymbolicLink();
-  const isDirectory = known ? entry.isDirectory() : (await lstat(at(parent, name))).isDirectory();
+  const isDirectory = known
+    ? entry.isDirectory()
+    : (await persistently(parent, () => lstat(at(parent, name)))).isDirectory();
   if (isDirectory) await removeDirectory(parent, name, depth + 1, removal);
   else await persistently(parent, () => unlink(at(parent, name)));
 }
 
-/** Until nothing is left: what changes meanwhile (gone, other kind, new) is met in the next round. */
-async function emptyDirectory(directory: number, depth: number, removal: Removal): Promise<void> {
+async function removeSome(directory: number, depth: number, removal: Removal): Promise<void> {
   const tolerate = ignoring("ENOENT", "ENOTDIR", "EISDIR", "ELOOP", "ENOTEMPTY", "EEXIST");
+  const entries = await someEntries(directory);
+  // Directories one by one, or a tree's width to the power of its depth would be open at once.
+  const plain = entries.filter((entry) => !entry.isDirectory());
+  for (let from = 0; from < plain.length; from += PARALLEL) {
+    const some = plain.slice(from, from + PARALLEL);
+    await Promise.all(some.map((entry) => removeEntry(directory, entry, depth, removal).catch(tolerate)));
+  }
+  for (const entry of entries.filter((each) => each.isDirectory())) {
+    await removeEntry(directory, entry, depth, removal).catch(tolerate);
+  }
+}
+
+interface Emptied {
+  parent: number;
+  name: Name;
+  /** The same, open. */
+  directory: number;
+}
+
+/** Until nothing is left: what changes meanwhile (gone, other kind, new) is met in the next round. */
+async function emptyAndRemove(emptied: Emptied, depth: number, removal: Removal): Promise<void> {
+  const { parent, name, directory } = emptied;
   for (;;) {
     checkTime(removal);
-    const entries = await someEntries(directory);
-    if (entries.length === 0) return;
-    // Directories one by one, or a tree's width to the power of its depth would be open at once.
-    const plain = entries.filter((entry) => !entry.isDirectory());
-    for (let from = 0; from < plain.length; from += PARALLEL) {
-      const some = plain.slice(from, from + PARALLEL);
-      await Promise.all(some.map((entry) => removeEntry(directory, entry, depth, removal).catch(tolerate)));
-    }
-    for (const entry of entries.filter((each) => each.isDirectory())) {
-      await removeEntry(directory, entry, depth, removal).catch(tolerate);
+    await removeSome(directory, depth, removal);
+    try {
+      await persistently(parent, () => rmdir(at(parent, name)));
+      return;
+    } catch (error) {
+      ignoring("ENOTEMPTY", "EEXIST")(error);
     }
   }
 }
@@ -109,11 +127,10 @@ export async function removeTree(parent: number, name: Name, timeoutMs: number):
   try {
     const top = openDirectory(parent, name);
     try {
-      await emptyDirectory(top, 0, { top, deadline });
+      await emptyAndRemove({ parent, name, directory: top }, 0, { top, deadline });
     } finally {
       closeNow(top);
     }
-    await rmdir(at(parent, name));
     return true;
   } catch (error) {
     const code = errorCode(error);
