@@ -5,6 +5,7 @@ const BENCHES = {
   "run-overhead": () => import("./run-overhead.ts"),
   gateway: () => import("./gateway.ts"),
   llm: () => import("./llm.ts"),
+  sandbox: () => import("./sandbox/index.ts"),
 } satisfies Record<string, () => Promise<{ bench: () => Promise<void> }>>;
 
 const name = process.argv[2];

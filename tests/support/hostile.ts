@@ -1,7 +1,10 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import type { Sandboxes } from "#sandbox";
 import { type Attack, asFiles, attackSpec } from "./attack.ts";
 import { call, machineProgram } from "./machine-program.ts";
 
+const PAUSE_MS = 1000;
+const STAGGER_MS = 60;
 const MIB = 1 << 20;
 const SIGCHLD = 17;
 const files = asFiles({
@@ -16,7 +19,7 @@ const files = asFiles({
 });
 
 /** One of each kind; most go on until somebody ends them, those that hit a limit are begun again. */
-export const HOSTILE: readonly Attack[] = [
+const HOSTILE: readonly Attack[] = [
   { sh: "exec /attack/fork", files },
   { sh: "exec /attack/thread", files },
   { sh: "exec /attack/map", files },
@@ -39,16 +42,20 @@ export interface Siege {
   stop(): Promise<void>;
 }
 
-/** Keep so many hostile programs running at once, each in a slot of its own, with `mark` in their environment. */
-export function besiege(sandboxes: Sandboxes, count: number, mark: string, kinds = HOSTILE): Siege {
+/**
+ * Keep so many hostile programs running at once, each in a slot of its own, with `mark` in their environment.
+ * Whoever calls this stops it.
+ */
+export function besiege(sandboxes: Sandboxes, count: number, mark: string): Siege {
   const siege = { started: 0, limited: 0, stop };
   const stopping = new AbortController();
   const { signal } = stopping;
-  const one = async (attack: Attack) => {
+  const one = async (attack: Attack, index: number) => {
+    await sleep(index * STAGGER_MS, undefined, { signal }).catch(() => undefined);
     while (!signal.aborted) {
       const slot = await sandboxes.slots.acquire();
       try {
-        const limits = { memoryBytes: 64 * MIB, processes: 24, tmpBytes: 4 * MIB };
+        const limits = { memoryBytes: 64 * MIB, processes: 10, tmpBytes: 4 * MIB };
         const running = await sandboxes.start(await attackSpec({ ...attack, limits, env: { mark } }, slot));
         siege.started += 1;
         running.stdin.end();
@@ -60,12 +67,14 @@ export function besiege(sandboxes: Sandboxes, count: number, mark: string, kinds
         const { limit } = await running.exited;
         signal.removeEventListener("abort", end);
         if (limit !== undefined) siege.limited += 1;
+        // Nobody may begin again without end: that is held back before it comes to a sandbox.
+        await sleep(PAUSE_MS, undefined, { signal }).catch(() => undefined);
       } finally {
         await slot.release();
       }
     }
   };
-  const all = Array.from({ length: count }, (_, index) => one(kinds[index % kinds.length] ?? {}));
+  const all = Array.from({ length: count }, (_, index) => one(HOSTILE[index % HOSTILE.length] ?? {}, index));
   const settled = Promise.all(all);
   settled.catch(() => undefined);
   async function stop() {
