@@ -120,7 +120,9 @@ export class QemuDriver implements MicroDriver {
     if (this.#opened?.image.version === image.version) return this.#opened;
     const qemu = findProgram(PROGRAM);
     if (qemu === undefined) throw unavailable(`${PROGRAM} is not installed.`);
-    void this.#opened?.templates.close();
+    this.#opened?.templates
+      .close()
+      .catch((err: unknown) => parts.log.warn({ err }, "old templates could not be removed"));
     const context = { ...parts, image, qemu };
     this.#opened = { image, context, templates: new Templates(context) };
     return this.#opened;
