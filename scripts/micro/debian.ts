@@ -93,7 +93,7 @@ export class Debian {
       // Directories that are links in `into` stay links: packages still ship /bin and /lib.
       await tool("sh", [
         "-c",
-        'dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" --keep-directory-symlink --no-same-owner',
+        'dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" --keep-directory-symlink --no-same-owner -p',
         "sh",
         file,
         into,

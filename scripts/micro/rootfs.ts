@@ -87,7 +87,8 @@ async function tidy(root: string): Promise<void> {
 
 /**
  * Without compiled modules every start of Python would compile some 60 files. The guest's own Python does it, through
- * the guest's own loader; compiled files name no time and no path of this machine.
+ * the guest's own loader; compiled files name no time and no path of this machine (`-B`: what the compiler imports
+ * itself would be written with both).
  */
 async function compilePython(root: string): Promise<void> {
   const libs = join(root, "usr/lib");
@@ -97,36 +98,15 @@ async function compilePython(root: string): Promise<void> {
   for (const name of UNUSED_PYTHON) await rm(join(library, name), { recursive: true, force: true });
   const env = { PATH: "/usr/bin:/bin", PYTHONHOME: join(root, "usr"), PYTHONHASHSEED: "0" };
   const loader = join(libs, "x86_64-linux-gnu/ld-linux-x86-64.so.2");
-  const paths = `${libs}/x86_64-linux-gnu`;
-  const python = [loader, "--library-path", paths, join(root, "usr/bin", version)];
-  const compile = [
-    "-S",
-    "-m",
-    "compileall",
-    "-q",
-    "-s",
-    root,
-    "-p",
-    "/",
-    "--invalidation-mode",
-    "unchecked-hash",
-  ];
-  await tool(loader, [...python.slice(1), ...compile, library], env);
+  const python = ["--library-path", `${libs}/x86_64-linux-gnu`, join(root, "usr/bin", version), "-S", "-B"];
+  const paths = ["-s", root, "-p", "/", "--invalidation-mode", "unchecked-hash"];
+  await tool(loader, [...python, "-m", "compileall", "-q", ...paths, library], env);
   if (!(await stat(join(library, "__pycache__"))).isDirectory()) throw new Error("Python compiled nothing");
 }
 
 /** A squashfs in which all is root's and nothing has a time. */
-async function pack({
-  debian,
-  tools,
-  root,
-  image,
-}: {
-  debian: Debian;
-  tools: string;
-  root: string;
-  image: string;
-}) {
+async function pack(options: { debian: Debian; tools: string; root: string; image: string }): Promise<void> {
+  const { debian, tools, root, image } = options;
   let program = "mksquashfs";
   let env: NodeJS.ProcessEnv = process.env;
   if (!(await tool("sh", ["-c", "command -v mksquashfs || :"]))) {
