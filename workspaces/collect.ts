@@ -186,7 +186,7 @@ class Collection {
 }
 
 /** Whether a file has not been touched since. */
-export function sameLooks(was: Snapshot | undefined, now: Snapshot): boolean {
+function sameLooks(was: Snapshot | undefined, now: Snapshot): boolean {
   return was?.ctimeMs === now.ctimeMs && was.size === now.size && was.executable === now.executable;
 }
 

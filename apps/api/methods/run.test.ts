@@ -1,4 +1,6 @@
 import { existsSync } from "node:fs";
+import { createServer } from "node:http";
+import type { AddressInfo } from "node:net";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { allProcesses } from "#sandbox/process-tree.ts";
 import { type ApiServer, type ApiUser, apiServer, openSocket } from "#tests/support/api-server.ts";
@@ -204,6 +206,47 @@ describe("run.exec", () => {
       ada.token,
     );
     expect(answer.body.result.stdout).toBe("ja\n");
+  });
+});
+
+describe("run.exec with network", () => {
+  it("reaches the hosts it names of those the operator allows, and tells what it was refused", async () => {
+    const asked: string[] = [];
+    const web = createServer((request, response) => {
+      asked.push(request.url ?? "");
+      response.end("da");
+    });
+    await new Promise<void>((resolve) => web.listen(0, "127.0.0.1", resolve));
+    const { port } = web.address() as AddressInfo;
+    const env = { CDS_SANDBOX_HOSTS: `localhost:${port},example.org`, CDS_SANDBOX_REACH: "machine" };
+    await using open = await apiServer(env);
+    const user = await open.user("ada");
+    const project_id = await open.project(user);
+    const get = `
+      for (const url of ["http://localhost:${port}/a", "http://example.com/b"])
+        await fetch(url).then(async (r) => console.log(r.status, r.ok ? await r.text() : ""), () => console.log("refused"));
+    `;
+    const run = (network: boolean | string[]) =>
+      user.client.call("run.exec", {
+        project_id,
+        command: "node",
+        args: ["--input-type=module", "-e", get],
+        env: { NO_PROXY: "", no_proxy: "" },
+        network,
+      });
+    const allowed = await run([`localhost:${port}`]);
+    expect(allowed).toMatchObject({
+      exit_code: 0,
+      stdout: "200 da\nrefused\n",
+      refused_hosts: ["example.com:80"],
+    });
+    expect(asked).toEqual(["/a"]);
+    const without = await run(false);
+    expect(without.stdout).not.toContain("da");
+    expect(asked).toEqual(["/a"]);
+    await expect(run(["example.com"])).rejects.toMatchObject({ code: "Forbidden" });
+    await expect(run(["http://localhost/"])).rejects.toMatchObject({ code: "InvalidParams" });
+    web.close();
   });
 });
 

@@ -1,7 +1,7 @@
 import { AppError } from "#schemas";
 
 /** Whose something is, and of which project. */
-export interface Belonging {
+interface Belonging {
   readonly user_id: string;
   readonly project_id?: string;
 }
