@@ -3,9 +3,7 @@ import type { SandboxBridge } from "../types.ts";
 import { NetworkProxy, type ProxyOptions } from "./proxy.ts";
 
 export type { Reach } from "./addresses.ts";
-export { NETWORK_LIMITS, type NetworkLimits, type RefusalReason } from "./limits.ts";
-export { NetworkProxy, type NetworkStats, type ProxyOptions } from "./proxy.ts";
-export { type Resolver, systemResolver } from "./resolver.ts";
+export { systemResolver } from "./resolver.ts";
 export { type HostRule, intersect, parseHosts } from "./rules.ts";
 
 /** Of the proxy as programs inside see it. */

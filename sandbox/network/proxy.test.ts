@@ -3,7 +3,7 @@ import { stat } from "node:fs/promises";
 import { createServer as createHttp, type IncomingMessage, type ServerResponse } from "node:http";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { until } from "../testing/harness.ts";
-import { type Listener, listen, names, openTestProxy, readAll } from "../testing/network.ts";
+import { type Listener, listen, names, openTestProxy, readAll, type TestProxy } from "../testing/network.ts";
 import type { NetworkLimits } from "./limits.ts";
 import { parseHosts } from "./rules.ts";
 
@@ -124,7 +124,11 @@ describe("a tunnel", () => {
     expect(test.refusals).toEqual([" 0 connections"]);
     for (const socket of held) socket.destroy();
     await until(() => echo.sockets.size === 0);
-    expect(await test.ask("CONNECT evil.test:1 HTTP/1.1\r\nHost: x\r\n\r\n")).toMatch(/^HTTP\/1\.1 403/);
+    // The proxy may hear of their end later than the host does: until then there is no room.
+    const third = await until(() =>
+      test.ask("CONNECT evil.test:1 HTTP/1.1\r\nHost: x\r\n\r\n").then((got) => got || false),
+    );
+    expect(third).toMatch(/^HTTP\/1\.1 403/);
     const before = echo.count();
     expect(await test.ask(connect())).toMatch(/^HTTP\/1\.1 429 Too Many Requests\r\n/);
     expect(echo.count()).toBe(before);
@@ -133,31 +137,20 @@ describe("a tunnel", () => {
   it("tells what could not be reached, by its cause", async () => {
     const closed = await listen();
     await closed[Symbol.asyncDispose]();
-    const hosts = [`closed.test:${closed.port}`, "none.test:1", "slow.test:1"];
-    const known = names({ "closed.test": LOCAL });
-    await using test = await openTestProxy({
-      rules: parseHosts(hosts),
-      reach: "machine",
-      limits: { connectMs: 100 },
-      resolver: {
-        resolve: (host) => (host === "slow.test" ? new Promise(() => undefined) : known.resolve(host)),
-        cancel: () => undefined,
-      },
-    });
-    const statuses = [];
-    for (const host of hosts) {
-      statuses.push((await test.ask(`CONNECT ${host} HTTP/1.1\r\nHost: x\r\n\r\n`)).split("\r\n")[0]);
-    }
-    expect(statuses).toEqual([
-      "HTTP/1.1 502 Bad Gateway",
-      "HTTP/1.1 502 Bad Gateway",
-      "HTTP/1.1 504 Gateway Timeout",
-    ]);
-    expect(test.refusals).toEqual([
-      `closed.test ${closed.port} unreachable`,
-      "none.test 1 unresolved",
-      "slow.test 1 timeout",
-    ]);
+    const rules = parseHosts([`closed.test:${closed.port}`, "none.test:1", "slow.test:1"]);
+    const reach = "machine";
+    const status = async (test: TestProxy, host: string) =>
+      (await test.ask(`CONNECT ${host} HTTP/1.1\r\nHost: x\r\n\r\n`)).split("\r\n")[0];
+
+    await using test = await openTestProxy({ rules, reach, resolver: names({ "closed.test": LOCAL }) });
+    expect(await status(test, `closed.test:${closed.port}`)).toBe("HTTP/1.1 502 Bad Gateway");
+    expect(await status(test, "none.test:1")).toBe("HTTP/1.1 502 Bad Gateway");
+    expect(test.refusals).toEqual([`closed.test ${closed.port} unreachable`, "none.test 1 unresolved"]);
+
+    const mute = { resolve: () => new Promise<never>(() => undefined), cancel: () => undefined };
+    await using slow = await openTestProxy({ rules, reach, resolver: mute, limits: { connectMs: 100 } });
+    expect(await status(slow, "slow.test:1")).toBe("HTTP/1.1 504 Gateway Timeout");
+    expect(slow.refusals).toEqual(["slow.test 1 timeout"]);
   });
 
   it("waits for a request no longer than for a host", async () => {
@@ -270,7 +263,7 @@ describe("plain HTTP", () => {
     ["two lengths", `${POST}Content-Length: 0\r\nContent-Length: 40\r\n\r\n${HIDDEN}`],
     ["a list of lengths", `${POST}Content-Length: 0, 0\r\n\r\n${HIDDEN}`],
     ["a signed length", `${POST}Content-Length: +0\r\n\r\n${HIDDEN}`],
-    ["another coding before chunked", `${POST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n${HIDDEN}`],
+    ["another coding before chunked", `${POST}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n`],
     ["chunked, then another", `${POST}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n${HIDDEN}`],
     ["a coding nobody knows", `${POST}Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n${HIDDEN}`],
     ["a space before the colon", `${POST}Content-Length : 4\r\n\r\n${HIDDEN}`],
