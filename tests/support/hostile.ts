@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Sandboxes } from "#sandbox";
+import { AppError } from "#schemas";
 import { type Attack, asFiles, attackSpec } from "./attack.ts";
 import { call, machineProgram } from "./machine-program.ts";
 
@@ -34,6 +35,16 @@ const HOSTILE: readonly Attack[] = [
   },
 ];
 
+/** A machine at its limit may answer that it could not start in time: undefined then. All else is thrown. */
+export async function unlessBusy<T>(start: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await start();
+  } catch (error) {
+    if (error instanceof AppError && ["Timeout", "EngineUnavailable"].includes(error.code)) return undefined;
+    throw error;
+  }
+}
+
 export interface Siege {
   /** How many hostile programs have been started so far, and how many hit a limit. */
   readonly started: number;
@@ -56,7 +67,9 @@ export function besiege(sandboxes: Sandboxes, count: number, mark: string): Sieg
       const slot = await sandboxes.slots.acquire();
       try {
         const limits = { memoryBytes: 64 * MIB, processes: 10, tmpBytes: 4 * MIB };
-        const running = await sandboxes.start(await attackSpec({ ...attack, limits, env: { mark } }, slot));
+        const spec = await attackSpec({ ...attack, limits, env: { mark } }, slot);
+        const running = await unlessBusy(() => sandboxes.start(spec));
+        if (running === undefined) continue;
         siege.started += 1;
         running.stdin.end();
         running.stdout.resume();
