@@ -21,6 +21,7 @@ import { tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { enterable, type Identity } from "#platform/host/enterable.ts";
 import { AppError } from "#schemas";
+import { ignoring } from "./engines/fs/descriptors.ts";
 import { readSystemFile } from "./host.ts";
 import { removeIn, sharedName } from "./janitor/orphan-files.ts";
 
@@ -36,6 +37,7 @@ export const STATE_DIR = "/var/lib/cyberdevstudio";
 /** A socket's path may have 107 bytes; room for the names below is kept. */
 const MAX_SOCKET_DIR_BYTES = 80;
 const REMOVE_MS = 120_000;
+const HOME_ATTEMPTS = 20;
 
 export interface RuntimeOptions {
   dataDir: string;
@@ -109,6 +111,21 @@ async function makeBase(base: string, mode: number): Promise<void> {
     });
   }
   await chmod(base, mode);
+}
+
+/** Another server that ends may remove the directory above, empty as it is, at any moment before ours is in it. */
+async function makeHome(base: string, dir: string, mode: number): Promise<void> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      await makeBase(base, mode);
+      await mkdir(dir);
+      await chmod(dir, mode);
+      return;
+    } catch (error) {
+      ignoring("ENOENT")(error);
+      if (attempt === HOME_ATTEMPTS) throw error;
+    }
+  }
 }
 
 const ETC = {
@@ -193,11 +210,8 @@ export async function openRuntime({ dataDir, instance, slots }: RuntimeOptions):
   const someone = identityOf(0);
   const mode = someone === null ? 0o700 : 0o711;
   const base = baseDir(dataDir, someone);
-  await makeBase(base, mode);
   const dir = join(base, instance);
-  // Recursive: another server that ended may just have removed the directory above.
-  await mkdir(dir, { recursive: true, mode });
-  await chmod(dir, mode);
+  await makeHome(base, dir, mode);
   const { socketDir, privateSocketDir } = await makeSocketDirs(dir, instance, mode);
   const copies = new Map<string, Promise<string>>();
   return {

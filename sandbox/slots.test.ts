@@ -133,8 +133,11 @@ describe("a server's directory that is not there", () => {
       ...silent,
       error: (_: object, text: string) => told.push(text),
     } as unknown as typeof silent;
-    const slots = new Slots({ runtime, size: 1, prefix: "x-", log, endAll: async () => undefined });
+    // Without users of their own, as where the server is an ordinary user's.
+    const plain = { ...runtime, identityOf: () => null };
+    const slots = new Slots({ runtime: plain, size: 1, prefix: "x-", log, endAll: async () => undefined });
     const held = await slots.acquire();
+    expect(held).toMatchObject({ uid: null, gid: null });
     const waiting = slots.acquire();
     await rename(runtime.dir, `${runtime.dir}.aside`);
     await held.release();
@@ -156,6 +159,20 @@ describe("the runtime directory", () => {
     await symlink("elsewhere", join(dataDir, "sandbox"));
     const opening = openRuntime({ dataDir, instance: newInstanceName(), slots: 1 });
     await expect(opening).rejects.toMatchObject({ code: "EngineUnavailable" });
+    await rm(dataDir, { recursive: true });
+  });
+
+  it("is made and removed by many servers at once that come and go", async () => {
+    const dataDir = await makeTemporary();
+    const comeAndGo = async () => {
+      for (let round = 0; round < 20; round += 1) {
+        const runtime = await openRuntime({ dataDir, instance: newInstanceName(), slots: 1 });
+        expect((await stat(join(runtime.dir, ".."))).mode & 0o777).toBe(isRoot ? 0o711 : 0o700);
+        await runtime.close();
+      }
+    };
+    await Promise.all(Array.from({ length: 4 }, comeAndGo));
+    expect(await readdir(dataDir)).toEqual([]);
     await rm(dataDir, { recursive: true });
   });
 
@@ -229,6 +246,12 @@ describe("the runtime directory", () => {
       expect(await sandboxes.reachable("/usr/bin/env")).toBe(
         execFileSync("realpath", ["/usr/bin/env"], { encoding: "utf8" }).trim(),
       );
+      const elsewhere = await mkdtemp("/dev/shm/cds-locked-");
+      await writeFile(join(elsewhere, "data"), "from another disk", { mode: 0o644 });
+      const copied = await sandboxes.reachable(join(elsewhere, "data"));
+      expect(copied.startsWith(sandboxes.directory)).toBe(true);
+      expect(await readFile(copied, "utf8")).toBe("from another disk");
+      await rm(elsewhere, { recursive: true });
       await expect(sandboxes.reachable(join(locked, "nothing"))).rejects.toThrow(/ENOENT/);
       await hidden[Symbol.asyncDispose]();
       await rm(locked, { recursive: true });
