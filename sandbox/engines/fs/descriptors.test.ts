@@ -15,6 +15,8 @@ describe("errors of the file system", () => {
     ["EACCES", "Forbidden"],
     ["EPERM", "Forbidden"],
     ["ENXIO", "Forbidden"],
+    ["EROFS", "Forbidden"],
+    ["EAGAIN", "Conflict"],
     ["ENOSPC", "QuotaExceeded"],
     ["EDQUOT", "QuotaExceeded"],
   ])("%s is told as %s", (code, told) => {

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import {
   chmod,
   link,
@@ -6,6 +7,7 @@ import {
   mkdtemp,
   readdir,
   readFile,
+  rename,
   rm,
   stat,
   symlink,
@@ -15,9 +17,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, beforeEach, describe, expect, it, vi } from "vitest";
 import { metricsRegistry } from "#platform/metrics.ts";
+import type { AppError } from "#schemas";
 import { until } from "../../testing/harness.ts";
 import type { FsDirectory } from "./directory.ts";
 import { FsEngine, type FsSpec } from "./engine.ts";
+import { Jail } from "./jail.ts";
 
 const QUOTA = { bytes: 1000, files: 20, fileBytes: 600 };
 const isRoot = process.getuid?.() === 0;
@@ -105,6 +109,68 @@ describe("the fs engine", () => {
     await directory.move("a/link", "c");
     expect((await lstat(join(root, "c"))).isSymbolicLink()).toBe(true);
     expect((await readdir(join(root, "b"))).sort()).toEqual(["alone"]);
+  });
+
+  it("[SB-fs] copies within bounds of entries, bytes, size, depth and time, and leaves nothing of what it gave up", async () => {
+    await using jail = await Jail.open(root);
+    await directory.write("tree/a", of(100));
+    await directory.write("tree/b", of(300));
+    await mkdir(join(root, "deep", "d/".repeat(140)), { recursive: true });
+    const bounds = { entries: 1000, bytes: 1000, fileBytes: 1000, deadline: Date.now() + 60_000 };
+    const refused = (from: string, more: Partial<typeof bounds>) =>
+      jail.copy(from, "copy/x", { ...bounds, ...more }).catch((error: AppError) => error.code);
+    expect(await refused("tree", { entries: 2 })).toBe("QuotaExceeded");
+    expect(await refused("tree", { bytes: 399 })).toBe("QuotaExceeded");
+    expect(await refused("tree", { fileBytes: 299 })).toBe("PayloadTooLarge");
+    expect(await refused("tree", { deadline: Date.now() - 1 })).toBe("Timeout");
+    expect(await refused("deep", {})).toBe("QuotaExceeded");
+    expect(await tree()).toContain("copy:-");
+    expect(await readdir(join(root, "copy"))).toEqual([]);
+    expect(await refused("tree", { entries: 3, bytes: 400, fileBytes: 300 })).toEqual({
+      entries: 3,
+      bytes: 400,
+      skipped: 0,
+    });
+  });
+
+  it("counts what is set aside beyond a file's size, and no more than once what has several names", async () => {
+    const wide = await engine.start({ root, quota: { bytes: 1 << 24, files: 100, fileBytes: 1 << 20 } });
+    await writeFile(join(root, "ahead"), "");
+    execFileSync("fallocate", ["--keep-size", "--length", `${1 << 22}`, join(root, "ahead")]);
+    await writeFile(join(root, "one"), of(10));
+    await link(join(root, "one"), join(root, "two"));
+    const { blocks } = await stat(join(root, "ahead"));
+    expect(await wide.usage()).toEqual({ bytes: blocks * 512 + 10, files: 3, complete: true });
+    expect(blocks * 512).toBeGreaterThanOrEqual(1 << 22);
+  });
+
+  it("moves nothing into a directory that came to lie inside it meanwhile", async () => {
+    await directory.mkdir("a");
+    await directory.mkdir("b/inner");
+    // The names are apart; what they lead to changes after they were compared.
+    const outcomes = await Promise.all(
+      Array.from({ length: 30 }, async (_, index) => {
+        const moving = directory.move("a", "b/inner/a").catch((error: AppError) => error.code);
+        const racing = (async () => {
+          await rename(join(root, "b"), join(root, `a/b`)).catch(() => undefined);
+          await rename(join(root, "a/b"), join(root, "b")).catch(() => undefined);
+          await rename(join(root, "b/inner/a"), join(root, "a")).catch(() => undefined);
+        })();
+        await racing;
+        return { index, outcome: await moving };
+      }),
+    );
+    for (const { outcome } of outcomes) {
+      expect([undefined, "NotFound", "InvalidParams", "Conflict"]).toContain(outcome);
+    }
+    expect((await tree()).filter((line) => !line.endsWith(":-"))).toEqual([]);
+  });
+
+  it("ends a watch that was still being set up when it was closed", async () => {
+    await mkdir(join(root, "d/".repeat(20)), { recursive: true });
+    const starting = directory.watch({ onChange: () => undefined, onError: () => undefined });
+    await directory[Symbol.asyncDispose]();
+    await expect(starting).rejects.toMatchObject(code("Unavailable"));
   });
 
   it("[SB-fs] keeps the quota of bytes: what would exceed it changes nothing", async () => {

@@ -1,3 +1,4 @@
+import { execFileSync } from "node:child_process";
 import { chmod, chown, lstat, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -79,6 +80,7 @@ describe("what an ordinary user is locked out of", () => {
       await mkdir(join(root, `tree/${"d/".repeat(80)}`), { recursive: true });
       await put("tree/file");
       await symlink("/etc", join(root, "tree/d/link"));
+      execFileSync("mkfifo", [join(root, "tree/d/fifo")]);
       // From the bottom up, while the way there is still open.
       for (let depth = 80; depth >= 0; depth -= 1) await chmod(join(root, "tree", "d/".repeat(depth)), mode);
       expect(await jail.remove("tree")).toBe(true);

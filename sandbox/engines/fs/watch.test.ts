@@ -156,6 +156,28 @@ describe("watching a directory", () => {
     await until(() => told.length > before + 1);
   });
 
+  it("polls what has too many files to be looked through", async () => {
+    for (let index = 0; index < 6; index += 1) await put(`file${index}`);
+    const { watch, told } = await watching({ maxEntries: 5, pollMs: 20 });
+    expect(watch.mode).toBe("polling");
+    await rm(join(root, "file0"));
+    await until(() => watch.mode === "events");
+    await until(() => told.length > 0);
+  });
+
+  it("may be closed at any moment, whatever happens just then", async () => {
+    for (let round = 0; round < 60; round += 1) {
+      await mkdir(root, { recursive: true });
+      const { watch, errors } = await watching({ debounceMs: 0, maxWaitMs: 0, pollMs: 1 });
+      const busy = round % 3 === 0 ? rm(root, { recursive: true, force: true }) : put(`file${round}`);
+      for (let turn = 0; turn < round % 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
+      await watch.close();
+      await busy;
+      expect(watch.directories).toBe(0);
+      expect(errors.every((error) => error.code === "NotFound")).toBe(true);
+    }
+  });
+
   it("ends with a word when the directory is replaced, removed or moved", async () => {
     const replaced = await watching({ pollMs: 20 });
     await rename(root, `${root}-moved`);

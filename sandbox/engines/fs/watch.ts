@@ -32,6 +32,8 @@ export interface WatchOptions {
   pollMs?: number;
   /** Directories watched at most; what has more is polled. */
   maxDirectories?: number;
+  /** Entries looked at in one round at most; what has more is polled. */
+  maxEntries?: number;
   /**
    * Something changed since the last call, or (`overflow`) something may have: the tree is too large to be watched,
    * or the kernel has no watches left. What changed is found out by comparing.
@@ -208,6 +210,7 @@ class Round {
   readonly #options: WatchOptions;
   readonly #heard: (key: string) => void;
   readonly #maxDirectories: number;
+  readonly #maxEntries: number;
   #entries = 0;
 
   constructor(options: WatchOptions, before: Map<string, FSWatcher>, heard: (key: string) => void) {
@@ -215,6 +218,7 @@ class Round {
     this.#before = before;
     this.#heard = heard;
     this.#maxDirectories = options.maxDirectories ?? MAX_DIRECTORIES;
+    this.#maxEntries = options.maxEntries ?? MAX_ENTRIES;
   }
 
   async enter(directory: number, path: string, depth: number): Promise<void> {
@@ -228,7 +232,7 @@ class Round {
     const inside: Buffer[] = [];
     for await (const entry of listing) {
       this.#entries += 1;
-      if (this.#entries > MAX_ENTRIES) throw new TooMuch();
+      if (this.#entries > this.#maxEntries) throw new TooMuch();
       if (!entry.isDirectory()) continue;
       const { name } = entry as unknown as Dirent<Buffer>;
       if (this.#options.ignore?.(path + name.toString()) !== true) inside.push(name);
