@@ -156,8 +156,10 @@ export class LoadedModule implements WasmInstance {
           (id) => ({ type: "limit", id, instance: this.id, memoryPages: limit / PAGE_BYTES }),
           WASM_LIMITS.defaultTimeoutMs,
         );
+        if (this.#dead !== undefined) throw this.#dead;
       } catch (error) {
-        if (more > 0 && this.alive) this.#input.reserve(-more);
+        // Its end gave back only what it had before.
+        if (more > 0) this.#input.reserve(-more);
         throw error;
       }
       if (more < 0) this.#input.reserve(more);

@@ -31,6 +31,7 @@ function load(order: LoadOrder, payload: Uint8Array): void {
   const hosted = new Hosted(threads.take(), {
     compiled: (fresh) => cache.add(key, fresh),
     done(id, outcome, output, exports) {
+      if (id === order.id) threads.prepare();
       const loaded = exports === undefined ? {} : { loaded: { exports, cached: compiled !== undefined } };
       send({ type: "done", id, outcome, ...loaded }, output);
     },

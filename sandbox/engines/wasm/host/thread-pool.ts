@@ -5,7 +5,7 @@ const HEAP_MB = 96;
 /** Eight times what the rewriter lets frames take by its estimate; used only when touched. */
 const STACK_MB = 256;
 
-export function newThread(): Worker {
+function newThread(): Worker {
   return new Worker(new URL("./thread.ts", import.meta.url), {
     env: {},
     argv: [],
@@ -18,19 +18,18 @@ export class ThreadPool {
   #spare: Worker | undefined;
 
   constructor() {
-    this.#prepare();
+    this.prepare();
   }
 
   take(): Worker {
     const thread = this.#spare ?? newThread();
     thread.removeAllListeners();
     this.#spare = undefined;
-    // After the load, which wants the processor first.
-    setTimeout(() => this.#prepare(), 50).unref();
     return thread;
   }
 
-  #prepare(): void {
+  /** Make the next one ready: not before a load is done, which wants the processor first. */
+  prepare(): void {
     if (this.#spare !== undefined) return;
     const thread = newThread();
     thread.once("error", () => {
