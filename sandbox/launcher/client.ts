@@ -302,7 +302,8 @@ async function rejectWithReason({ streams, start }: Pending): Promise<void> {
   stderr?.on("data", (chunk) => {
     if (text.length < MAX_REASON) text += String(chunk);
   });
-  stderr?.end();
+  // A terminal takes this for the wish to end it, before it has told its reason.
+  if (streams.length > 1) stderr?.end();
   const ended = new Promise((resolve) => stderr?.once("end", resolve).once("close", resolve));
   if (stderr !== undefined) await Promise.race([ended, sleep(REASON_MS, undefined, { ref: false })]);
   for (const stream of streams) stream?.destroy();

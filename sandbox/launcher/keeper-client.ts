@@ -1,18 +1,10 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import type { TerminalSize } from "../types.ts";
-import { type FromKeeper, NODE_FLAGS, type ToKeeper } from "./protocol.ts";
+import { type FromKeeper, NODE_FLAGS, type TerminalRequest, type ToKeeper } from "./protocol.ts";
 import type { Hello } from "./streams.ts";
 
 const OPEN_MS = 10_000;
-
-export interface TerminalRequest {
-  id: number;
-  size: TerminalSize;
-  /** Who owns the program's end. */
-  uid: number | null;
-  gid: number | null;
-}
 
 /** The launcher's end of the keeper of terminals, which is started with the first of them. */
 export class Keeper {
@@ -32,7 +24,7 @@ export class Keeper {
     this.#open.set(request.id, opened);
     const timer = setTimeout(() => opened.reject(new Error("no terminal was opened in time")), OPEN_MS);
     try {
-      this.#send({ type: "open", ...request });
+      this.#send({ type: "open", request });
       return await opened.promise;
     } catch (error) {
       this.close(request.id);

@@ -40,10 +40,18 @@ export type FromLauncher =
       limit: LimitName | null;
     };
 
+export interface TerminalRequest {
+  id: number;
+  size: TerminalSize;
+  /** Who owns the program's end. */
+  uid: number | null;
+  gid: number | null;
+}
+
 /** Between the launcher and the keeper of terminals, see `keeper.ts`. */
 export type ToKeeper =
   | { type: "hello"; socket: string; secret: string }
-  | { type: "open"; id: number; size: TerminalSize; uid: number | null; gid: number | null }
+  | { type: "open"; request: TerminalRequest }
   /** The program holds its end: the keeper's own can be closed. */
   | { type: "held"; id: number }
   | { type: "resize"; id: number; size: TerminalSize }

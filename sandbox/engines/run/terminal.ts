@@ -71,9 +71,8 @@ export class RunTerminal extends RunTree implements SandboxTerminal {
     return program.foreground > 0 ? program.foreground : program.group;
   }
 
-  protected closeInput(): void {
-    this.#socket.end();
-  }
+  /** The same stream still carries what was written last; it ends by itself. */
+  protected closeInput(): void {}
 
   protected dropStreams(): void {
     this.#socket.destroy();
