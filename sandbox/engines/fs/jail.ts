@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
-import { constants, type Stats } from "node:fs";
-import { lchown, lstat, mkdir, opendir, rename, unlink } from "node:fs/promises";
+import { constants } from "node:fs";
+import { lchown, lstat, mkdir, rename, unlink } from "node:fs/promises";
 import { promisify } from "node:util";
 import { AppError } from "#schemas";
 import { checkRegular, readUpTo, writeAll } from "./content.ts";
@@ -19,10 +19,13 @@ import {
   self,
   toJailError,
 } from "./descriptors.ts";
+import { type JailEntry, type JailStat, listDirectory, toStat } from "./listing.ts";
 import { type MeasureBounds, type Measured, measureTree } from "./measure.ts";
 import { splitPath } from "./path.ts";
 import { removeTree } from "./remove.ts";
-import { irregularity, type WalkOptions, type WalkResult, walkDirectory } from "./walk.ts";
+import { type WalkOptions, type WalkResult, walkDirectory } from "./walk.ts";
+
+export type { JailEntry, JailStat } from "./listing.ts";
 
 const { O_WRONLY, O_CREAT, O_EXCL } = constants;
 const REMOVE_MS = 60_000;
@@ -33,23 +36,6 @@ const fchown = promisify(fs.fchown);
 
 export interface JailFile {
   content: Buffer;
-  executable: boolean;
-  mtimeMs: number;
-  ctimeMs: number;
-}
-
-export interface JailEntry {
-  name: string;
-  kind: "file" | "directory" | "other";
-  size: number;
-  executable: boolean;
-}
-
-/** What stands at a path; `other`: a link, hard link, FIFO, socket or device, of which nothing more is told. */
-export interface JailStat {
-  kind: JailEntry["kind"];
-  /** Bytes; 0 for all but files. */
-  size: number;
   executable: boolean;
   mtimeMs: number;
   ctimeMs: number;
@@ -135,30 +121,17 @@ export class Jail implements AsyncDisposable {
 
   /** What a directory holds, sorted by name; names that are not Unicode are left out. */
   async list(path: string, maxEntries: number = MAX_LISTED): Promise<JailEntry[]> {
-    return this.#inDirectory(path, async (directory) => {
-      const entries: JailEntry[] = [];
-      for await (const { name } of await opendir(self(directory))) {
-        if (entries.length >= maxEntries) {
-          throw new AppError(
-            "PayloadTooLarge",
-            `${path || "The directory"} has more than ${maxEntries} entries.`,
-          );
-        }
-        const stat = await lstat(at(directory, name)).catch(ignoring("ENOENT"));
-        if (stat === undefined) continue;
-        const { kind, size, executable } = describe(stat);
-        entries.push({ name, kind, size, executable });
-      }
-      return entries.sort((one, other) => (one.name < other.name ? -1 : 1));
-    });
+    return this.#inDirectory(path, (directory) =>
+      listDirectory(directory, maxEntries, path || "The directory"),
+    );
   }
 
   /** What stands there. */
   async stat(path: string): Promise<JailStat> {
     if (splitPath(path).length === 0) {
-      return this.#run(path, async () => describe(fs.fstatSync(this.#root)));
+      return this.#run(path, async () => toStat(fs.fstatSync(this.#root)));
     }
-    return this.#inParent(path, false, async (parent, name) => describe(await lstat(at(parent, name))));
+    return this.#inParent(path, false, async (parent, name) => toStat(await lstat(at(parent, name))));
   }
 
   /** How many names at the end of `path` do not exist. */
@@ -239,14 +212,6 @@ export class Jail implements AsyncDisposable {
   /** How much everything below is, whatever it is. */
   measure(bounds: MeasureBounds): Promise<Measured> {
     return this.#run("", () => measureTree(this.#root, bounds));
-  }
-
-  /**
-   * Do something with the root's own descriptor, which stays open until it is done. For those who work on the whole
-   * tree; `directory` must not be used later.
-   */
-  withRoot<T>(act: (directory: number) => Promise<T>): Promise<T> {
-    return this.#run("", () => act(this.#root));
   }
 
   /** Nothing more is begun; what has been begun is waited for. */
@@ -386,14 +351,3 @@ const intoItself = (from: string, to: string) =>
   new AppError("InvalidParams", `${from || "The directory"} cannot become ${to || "the directory"}.`, {
     hint: "Nothing can be moved or copied into itself.",
   });
-
-function describe(stat: Stats): JailStat {
-  const kind = irregularity(stat) !== undefined ? "other" : stat.isDirectory() ? "directory" : "file";
-  return {
-    kind,
-    size: kind === "file" ? stat.size : 0,
-    executable: kind === "file" && (stat.mode & 0o100) !== 0,
-    mtimeMs: stat.mtimeMs,
-    ctimeMs: stat.ctimeMs,
-  };
-}

@@ -21,7 +21,7 @@ export interface JailStat {
   ctimeMs: number;
 }
 
-export function describe(stat: Stats): JailStat {
+export function toStat(stat: Stats): JailStat {
   const kind = irregularity(stat) !== undefined ? "other" : stat.isDirectory() ? "directory" : "file";
   return {
     kind,
@@ -55,7 +55,7 @@ export async function listDirectory(
     if (!Buffer.from(name).equals(raw)) continue;
     const stat = await lstat(at(directory, name)).catch(ignoring("ENOENT"));
     if (stat === undefined) continue;
-    const { kind, size, executable } = describe(stat);
+    const { kind, size, executable } = toStat(stat);
     entries.push({ name, kind, size, executable });
   }
   return entries.sort((one, other) => (one.name < other.name ? -1 : 1));
