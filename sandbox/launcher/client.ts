@@ -18,7 +18,7 @@ import {
 
 const READY_MS = 15_000;
 const START_MS = 15_000;
-const HEADER_MS = 5_000;
+const HEADER_MS = 15_000;
 const CLOSE_MS = 5_000;
 /** How long and how much of an explanation is waited for. */
 const REASON_MS = 500;
