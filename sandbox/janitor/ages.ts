@@ -4,7 +4,7 @@ export interface Clocks {
   steady(): number;
 }
 
-export const systemClocks: Clocks = { wall: () => Date.now(), steady: () => performance.now() };
+const systemClocks: Clocks = { wall: () => Date.now(), steady: () => performance.now() };
 
 /** Two clocks drift apart by less between two looks; more means that somebody set the one on the wall. */
 const SET_BY_MS = 30_000;

@@ -46,12 +46,12 @@ for (const { tier, how } of crashes) {
   server.kill("SIGKILL");
   await once(server, "exit");
   const survivors = tree.filter(isRunning).length;
-  const { removed, failed, busy } = await janitor.run();
+  const { removed } = await janitor.run();
   const groups = (await Promise.all((await allFamilies()).map(staleInstances))).flat();
   results.push({
     how,
     tier,
-    ...{ processes: tree.length, survivors, removed, failed, busy },
+    ...{ processes: tree.length, survivors, removed },
     left: tree.filter(isRunning),
     homes: (await readdir(`${dataDir}/sandbox`)).length,
     groups: groups.filter((name) => name.split("-")[1] === String(server.pid)),
