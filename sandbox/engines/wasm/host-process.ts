@@ -120,11 +120,6 @@ export class HostProcess {
     return this.#failure === undefined;
   }
 
-  /** For spec and tests: the process as the host machine counts. */
-  get pid(): number {
-    return this.#process.pid;
-  }
-
   /** Answer this instance's requests for files from now on; without files, no more. */
   setFiles(instance: string, files: WasmFiles | undefined): void {
     if (files === undefined) this.#files.delete(instance);

@@ -1,7 +1,7 @@
 import type { Instance } from "../../types.ts";
 import type { ListedFile, WasmExport, WasmValue } from "./host/protocol.ts";
 
-export type { ListedFile, WasmExport, WasmValue, WasmValueType } from "./host/protocol.ts";
+export type { ListedFile, WasmExport, WasmValue } from "./host/protocol.ts";
 
 /**
  * Files that a module may use, given by whoever loads it. Paths are relative with `/`, without `.`, `..` and empty
