@@ -2,11 +2,17 @@ import { mkdir, mkdtemp, readFile, realpath, rm, writeFile } from "node:fs/promi
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Jail } from "#sandbox";
+import { FsEngine } from "#sandbox/engines/fs/engine.ts";
+import { watchDirectory } from "#sandbox/engines/fs/watch.ts";
 import { median, printTable, type Row } from "../support.ts";
 
 const ROUNDS = 15;
 const READS = 400;
 const MAX_BYTES = 1024 * 1024;
+const QUOTA = { bytes: MAX_BYTES, files: 1000, fileBytes: MAX_BYTES };
+const WATCHED_DIRECTORIES = 250;
+const FILES_EACH = 20;
+const WRITES = 20;
 
 type Reader = (path: string) => Promise<unknown>;
 
@@ -32,14 +38,18 @@ export async function benchFiles(): Promise<void> {
     await mkdir(join(root, "a/b/c/d"), { recursive: true });
     for (const path of Object.values(paths)) await writeFile(join(root, path), "x".repeat(1024));
     await using jail = await Jail.open(root);
+    const engine = new FsEngine();
+    await using directory = await engine.start({ root, quota: QUOTA });
     const readers: Record<string, Reader> = {
       "plain readFile": (path) => readFile(join(root, path)),
       "realpath, check, readFile": (path) => checkThenRead(root, path),
       jail: (path) => jail.read(path, MAX_BYTES),
+      "fs engine": (path) => directory.read(path),
     };
     const rows: Row[] = [];
     for (const [depth, path] of Object.entries(paths)) rows.push(...(await compare(depth, path, readers)));
     printTable(rows);
+    await benchWatch(join(root, "watched"));
   } finally {
     await rm(root, { recursive: true, force: true });
   }
@@ -57,4 +67,37 @@ async function compare(depth: string, path: string, readers: Record<string, Read
     "us min": Math.min(...values),
     "of plain": median(values) / plain,
   }));
+}
+
+/** What it costs to watch a project of 5,000 files, and how long after a write one is told. */
+async function benchWatch(root: string): Promise<void> {
+  for (let index = 0; index < WATCHED_DIRECTORIES; index += 1) {
+    const dir = join(root, `${index % 10}/${index}`);
+    await mkdir(dir, { recursive: true });
+    for (let file = 0; file < FILES_EACH; file += 1) await writeFile(join(dir, `${file}.ts`), "x");
+  }
+  // A watch alone keeps no process running.
+  const alive = setInterval(() => undefined, 1000);
+  const setUp: number[] = [];
+  const told: number[] = [];
+  for (let round = 0; round < WRITES; round += 1) {
+    const started = performance.now();
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const watch = await watchDirectory(root, { onChange: () => resolve(), onError: () => resolve() });
+    setUp.push(performance.now() - started);
+    const written = performance.now();
+    await writeFile(join(root, "5/45/0.ts"), `${round}`);
+    await promise;
+    told.push(performance.now() - written);
+    await watch.close();
+  }
+  clearInterval(alive);
+  printTable([
+    { name: "watch 5,000 files in 260 directories", "ms p50": median(setUp), "ms min": Math.min(...setUp) },
+    {
+      name: "a write until it is told (100 ms of it waiting)",
+      "ms p50": median(told),
+      "ms min": Math.min(...told),
+    },
+  ]);
 }

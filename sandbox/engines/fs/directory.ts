@@ -197,7 +197,7 @@ export class FsDirectory implements Instance {
 
   async #sizeOf(path: string): Promise<number> {
     // Gone meanwhile, then.
-    return (await this.#jail.stat(path).catch(() => undefined))?.size ?? 0;
+    return (await this.#jail.stat(path).catch(() => ({ size: 0 }))).size;
   }
 
   /** One after the other: what is counted before a change is then what there is when it happens. */

@@ -190,7 +190,8 @@ describe("the fs engine", () => {
     await expect(directory.write("b", of(401))).rejects.toMatchObject(code("QuotaExceeded"));
     await directory.write("a", of(599));
     await directory.write("b", of(401));
-    await directory.remove("b");
+    expect(await directory.remove("b")).toBe(true);
+    expect(await directory.remove("b")).toBe(false);
     await directory.write("d", of(401));
     expect(await directory.usage()).toEqual({ bytes: 1000, files: 3, complete: true });
   });

@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import * as fs from "node:fs";
 import { constants } from "node:fs";
-import { lchown, lstat, mkdir, rename, unlink } from "node:fs/promises";
+import { lchown, lstat, mkdir, rename, rmdir, unlink } from "node:fs/promises";
 import { promisify } from "node:util";
 import { AppError } from "#schemas";
 import { checkRegular, readUpTo, writeAll } from "./content.ts";
@@ -161,6 +161,19 @@ export class Jail implements AsyncDisposable {
     await this.#run(path, async () => {
       this.#leave(await this.#descend(names, true));
     });
+  }
+
+  /** Remove a directory if nothing is in it; answers whether it was. A program that fills it meanwhile keeps it. */
+  async removeEmpty(path: string): Promise<boolean> {
+    try {
+      return await this.#inParent(path, false, async (parent, name) => {
+        await rmdir(at(parent, name));
+        return true;
+      });
+    } catch (error) {
+      if (error instanceof AppError) return false;
+      throw error;
+    }
   }
 
   /** Remove a file or a whole tree; answers whether there was one. */

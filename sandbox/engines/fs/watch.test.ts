@@ -160,6 +160,10 @@ describe("watching a directory", () => {
     for (let index = 0; index < 6; index += 1) await put(`file${index}`);
     const { watch, told } = await watching({ maxEntries: 5, pollMs: 20 });
     expect(watch.mode).toBe("polling");
+    const deep = join(root, "d/".repeat(70));
+    await mkdir(deep, { recursive: true });
+    expect((await watching()).watch).toMatchObject({ mode: "polling", directories: 0 });
+    await rm(join(root, "d"), { recursive: true });
     await rm(join(root, "file0"));
     await until(() => watch.mode === "events");
     await until(() => told.length > 0);
@@ -169,7 +173,8 @@ describe("watching a directory", () => {
     for (let round = 0; round < 60; round += 1) {
       await mkdir(root, { recursive: true });
       const { watch, errors } = await watching({ debounceMs: 0, maxWaitMs: 0, pollMs: 1 });
-      const busy = round % 3 === 0 ? rm(root, { recursive: true, force: true }) : put(`file${round}`);
+      await mkdir(join(root, "a/b/c"), { recursive: true });
+      const busy = round % 3 === 0 ? rm(root, { recursive: true, force: true }) : put(`a/b/c/file${round}`);
       for (let turn = 0; turn < round % 20; turn += 1) await new Promise((resolve) => setImmediate(resolve));
       await watch.close();
       await busy;
