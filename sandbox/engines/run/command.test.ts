@@ -57,7 +57,7 @@ describe("[SB-run] a command", () => {
     expect(command.startedAt).toBe(command.process.startedAt);
     const listed = await until(async () => {
       const now = await command.process.processes();
-      return now.some(({ command: [name] }) => name === "sleep") && now;
+      return now.some(({ command: words }) => words.join(" ") === "sleep 1000") && now;
     });
     expect(listed).toEqual([expect.objectContaining({ pid: 2, ppid: 1, command: ["sleep", "1000"] })]);
     await command.kill();
