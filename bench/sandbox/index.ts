@@ -1,9 +1,12 @@
 import { benchFiles } from "./files.ts";
+import { benchMicro } from "./micro.ts";
 import { benchRun } from "./run.ts";
+import { benchWasm } from "./wasm.ts";
 
 /** Every engine beside what somebody would do without it. */
 export async function bench(): Promise<void> {
-  await benchRun();
-  console.log();
-  await benchFiles();
+  for (const each of [benchRun, benchFiles, benchWasm, benchMicro]) {
+    await each();
+    console.log();
+  }
 }

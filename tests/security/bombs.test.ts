@@ -115,10 +115,12 @@ describe.each(HOSTS)("with %s", (name) => {
         const damage = await host.attack({
           ...bomb,
           limits: { processes: PROCESSES, memoryBytes: 512 * MIB },
+          reaches: { threads: 9 },
           endAfterMs: 400,
         });
         expect(damage.stdout).toBe("go\n");
-        expect(damage.most.threads).toBeGreaterThan(8);
+        // Where nobody but the launcher counts, it may have ended one before anybody saw it.
+        if (damage.limit !== "processes") expect(damage.most.threads).toBeGreaterThan(8);
         // bubblewrap's own two processes come on top.
         expect(damage.most.threads).toBeLessThanOrEqual(PROCESSES + 2);
         await expectAllWell(damage);
@@ -138,7 +140,7 @@ describe.each(HOSTS)("with %s", (name) => {
       const damage = await host.attack({
         sh: `echo go; for i in $(seq 30); do (x=$(head -c 8000000 /dev/zero | tr '\\0' a); sleep 1000; :) & done; wait`,
         limits: { memoryBytes: MEMORY_LIMIT, processes: 200 },
-        ...(host.exact ? { endAfterMs: 2500 } : {}),
+        ...(host.exact ? { reaches: { memoryBytes: MEMORY_LIMIT / 2 }, endAfterMs: 1500 } : {}),
       });
       expect(damage.most.memoryBytes).toBeGreaterThan(MEMORY_LIMIT / 2);
       if (host.exact) expect(damage.most.memoryBytes).toBeLessThanOrEqual(MEMORY_LIMIT);

@@ -17,6 +17,8 @@ export interface Attack {
   meanwhile?: Attack;
   /** Stop it before it is ended. */
   freeze?: boolean;
+  /** Do not end it before it has been seen with so much. */
+  reaches?: Partial<Damage["most"]>;
   /** End it so long after it said anything; without it, it runs to its own end, for `MAX_MS` at most. */
   endAfterMs?: number;
 }
@@ -62,6 +64,11 @@ export async function attackSpec(attack: Attack, slot: Slot): Promise<SandboxSpe
   return specFor(slot, argv, { mounts, env: attack.env ?? {}, limits: { ...LIMITS, ...attack.limits } });
 }
 
+function hasReached(most: Damage["most"], wanted: Attack["reaches"] = {}): boolean {
+  const { processes = 0, threads = 0, memoryBytes = 0 } = wanted;
+  return most.processes >= processes && most.threads >= threads && most.memoryBytes >= memoryBytes;
+}
+
 const describeProcess = ({ pid, command, state }: ProcessInfo) => `${pid} ${command} ${state}`;
 
 /** Carry an attack out in a slot of its own, and tell what came of it. Throws when it could not be started. */
@@ -72,6 +79,7 @@ export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Da
     running.stdin.end();
     const kept = { stdout: "", stderr: "" };
     const spoken = Promise.withResolvers<void>();
+    const grown = Promise.withResolvers<void>();
     for (const name of ["stdout", "stderr"] as const) {
       running[name].on("data", (chunk) => {
         if (kept[name].length < KEPT_BYTES) kept[name] += String(chunk);
@@ -95,6 +103,7 @@ export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Da
       );
       const { memoryBytes, cpuMs } = await running.stats();
       most.memoryBytes = Math.max(most.memoryBytes, memoryBytes);
+      if (hasReached(most, attack.reaches)) grown.resolve();
       if (cpuMs > 0) spent = { cpuMs, afterMs: Date.now() - running.startedAt };
     };
     const looking = (async () => {
@@ -105,14 +114,15 @@ export async function carryOut(sandboxes: Sandboxes, attack: Attack): Promise<Da
     const patience = async () => {
       const long = sleep(MAX_MS, undefined, { ref: false });
       if (endAfterMs === undefined && meanwhile === undefined) return long;
-      await Promise.race([spoken.promise, long]);
+      await Promise.race([Promise.all([spoken.promise, grown.promise]), long]);
       if (meanwhile !== undefined) beside = await carryOut(sandboxes, meanwhile);
       return sleep(endAfterMs, undefined, { ref: false });
     };
     await Promise.race([exited, patience()]);
     const cutShort = !ended;
     if (cutShort) await look();
-    if (cutShort && attack.freeze === true) await running.freeze();
+    // Without control groups a runaway may not stand still in time; it has to end all the same.
+    if (cutShort && attack.freeze === true) await running.freeze().catch(() => undefined);
     await running.kill();
     const exit = await exited;
     const left = [...seen.values()].filter(isRunning);
