@@ -24,7 +24,8 @@ describe.each(["best", "rlimits"] as const)("[SB-run] processes, with %s limits"
     until(async () => {
       const now = await running.processes();
       // A child is a copy of its shell until it becomes its program.
-      return now.length === count && now.filter(({ command }) => command[0] === "bash").length === 1 && now;
+      const complete = now.length === count && now.every(({ command }) => command.length > 1);
+      return complete && now.filter(({ command }) => command[0] === "bash").length === 1 && now;
     });
 
   it("are listed as the program itself sees them, oldest first", async () => {
