@@ -18,7 +18,8 @@ export const WASM_LIMITS = {
   maxFuel: 1e15,
   defaultTimeoutMs: 10_000,
   maxTimeoutMs: 86_400_000,
-  loadTimeoutMs: 30_000,
+  /** Includes the start of a thread, which takes long on a machine that is busy. */
+  loadTimeoutMs: 60_000,
   /** What a host may take to answer beyond the time it was told, before it is killed. */
   graceMs: 3000,
   startTimeoutMs: 30_000,

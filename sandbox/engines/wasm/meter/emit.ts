@@ -1,6 +1,7 @@
+import { EVENT } from "./events.ts";
 import { OP } from "./opcodes.ts";
 import type { Reader } from "./reader.ts";
-import { EVENT, type Scan } from "./scan.ts";
+import type { Scan } from "./scan.ts";
 import type { Writer } from "./writer.ts";
 
 /** Indexes of the globals that only the rewritten module has; i64 all three. */
