@@ -22,6 +22,7 @@ const FORMAT = 1;
 const top = dirname(dirname(fileURLToPath(import.meta.url)));
 const home = join(top, ".runtime/micro");
 const guest = join(top, "sandbox/engines/micro/guest");
+const AGENT = ["agent.py", "machine.py", "program.py"].map((name) => join(guest, name));
 const manifestFile = join(home, "manifest.json");
 const { values } = parseArgs({ options: { force: { type: "boolean", default: false } } });
 
@@ -35,7 +36,7 @@ async function inputs(): Promise<{ rootfs: string; all: string }> {
   const rootfs = await hash([join(scripts, "debian.ts"), join(scripts, "rootfs.ts")]);
   const rest = await hash([
     ...[join(scripts, "kernel.ts"), join(scripts, "initrd.ts")],
-    ...[join(guest, "init.sh"), join(guest, "agent.py")],
+    ...[join(guest, "init.sh"), ...AGENT],
   ]);
   const common = `${FORMAT} ${process.version} ${process.arch}`;
   return { rootfs: sha256(`${common} ${rootfs}`), all: sha256(`${common} ${rootfs} ${rest}`) };
@@ -103,7 +104,7 @@ async function build(work: string, old: Manifest | undefined): Promise<Manifest>
   const initrd = await makeInitrd({
     busybox: join(boot, program),
     init: join(guest, "init.sh"),
-    agent: join(guest, "agent.py"),
+    agent: AGENT,
     modules,
   });
   await writeFile(join(work, "initrd"), initrd);

@@ -17,16 +17,17 @@ const file = (path: string, data: Buffer, mode = 0o100644): Entry => ({ path, mo
 export interface InitrdInput {
   busybox: string;
   init: string;
-  agent: string;
+  /** The agent's Python files. */
+  agent: readonly string[];
   /** `lib/modules/<version>` of the kernel. */
   modules: string;
 }
 
 export async function makeInitrd(input: InitrdInput): Promise<Buffer> {
-  const entries = ["proc", "sys", "dev", "root", "modules"].map(directory);
+  const entries = ["proc", "sys", "dev", "root", "modules", "agent"].map(directory);
   entries.push(file("busybox", await readFile(input.busybox), 0o100755));
   entries.push(file("init", await readFile(input.init), 0o100755));
-  entries.push(file("agent.py", await readFile(input.agent)));
+  for (const path of input.agent) entries.push(file(`agent/${basename(path)}`, await readFile(path)));
   for (const [index, module] of (await orderModules(input.modules)).entries()) {
     const name = `${String(index).padStart(2, "0")}-${module.name}.ko`;
     entries.push(file(`modules/${name}`, module.data));

@@ -22,7 +22,7 @@ $b mount -t squashfs -o ro,nosuid,nodev /dev/vda /root || fail root
 # Small: what the agent needs. Its size does not count as the user's disk.
 $b mount -t tmpfs -o nosuid,nodev,size=4m,mode=755 run /root/run || fail run
 $b mkdir /root/run/cds /root/run/disk
-$b cp /busybox /agent.py /root/run/cds/ || fail agent
+$b cp /busybox /agent/*.py /root/run/cds/ || fail agent
 echo "127.0.0.1 localhost" > /root/run/hosts
 # Everything a user can write; the agent gives it its size with `prepare`.
 $b mount -t tmpfs -o nosuid,nodev,size=16m,mode=755 disk /root/run/disk || fail disk
