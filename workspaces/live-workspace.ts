@@ -1,3 +1,4 @@
+import { dirname } from "node:path";
 import type { Database } from "#database";
 import { getProject, hashContent, readContents, readTree } from "#database/projects/index.ts";
 import type { Quota, TreeFile } from "#database/projects/types.ts";
@@ -217,6 +218,10 @@ export class LiveWorkspace implements CollectSource {
     if (now !== null) await jail.remove(`work/${path}`);
     this.#forget(path);
     this.#base.delete(path);
+    // A project knows no empty directories: those above go with their last file.
+    for (let at = dirname(path); at !== "."; at = dirname(at)) {
+      if (!(await jail.removeEmpty(`work/${at}`))) break;
+    }
   }
 
   /** The project has this content: put it there, unless a program has changed what it replaces. */
