@@ -6,7 +6,7 @@ import { AppError } from "#schemas";
 import type { ChangedFile } from "./collect.ts";
 
 /** A changed file, and a revision at which the project had what it was made from. */
-export interface BasedFile extends ChangedFile {
+interface BasedFile extends ChangedFile {
   readonly base_revision: number;
 }
 

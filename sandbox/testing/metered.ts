@@ -12,7 +12,7 @@ export interface Metered {
   readonly hidden: ReturnType<typeof meterModule>["hidden"];
 }
 
-export interface MeteredRun {
+interface MeteredRun {
   result: unknown;
   /** What was thrown, as text. */
   trap: string | undefined;

@@ -8,7 +8,6 @@ const { O_DIRECTORY, O_NOCTTY, O_NOFOLLOW, O_NONBLOCK, O_RDONLY } = fs.constants
 
 const openAsync = promisify(fs.open);
 const closeAsync = promisify(fs.close);
-export const fstat = promisify(fs.fstat);
 
 /** A name in a directory, as the kernel gave it: names need not be text. */
 export type Name = string | Buffer;

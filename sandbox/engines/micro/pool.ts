@@ -18,7 +18,7 @@ export interface WarmPoolInput {
 }
 
 /** What the host could still give to programs, in bytes. */
-export function freeMemory(): number {
+function freeMemory(): number {
   const kib = /^MemAvailable:\s+(\d+) kB$/m.exec(readSystemFile("/proc/meminfo") ?? "")?.[1];
   return kib === undefined ? Number.POSITIVE_INFINITY : Number(kib) * 1024;
 }

@@ -52,7 +52,7 @@ const status = (path: string, { directory, size }: { directory: boolean; size: n
   );
 
 /** One file of the project, as a whole in memory while it is open; written back when it is synced or closed. */
-export class ProjectFile extends Fd {
+class ProjectFile extends Fd {
   readonly #path: string;
   readonly #shared: OpenFiles;
   readonly #writable: boolean;

@@ -7,7 +7,7 @@ import { type FunctionType, readShape, SECTION, type Shape } from "./shape.ts";
 import { Writer } from "./writer.ts";
 
 /** Names of exports that only the rewritten module has. */
-export interface HiddenNames {
+interface HiddenNames {
   fuel: string;
   stack: string;
   pages: string;

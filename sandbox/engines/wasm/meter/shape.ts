@@ -8,27 +8,27 @@ export interface FunctionType {
   results: number[];
 }
 
-export type ExportKind = "function" | "table" | "memory" | "global";
+type ExportKind = "function" | "table" | "memory" | "global";
 
-export interface ShapeImport {
+interface ShapeImport {
   module: string;
   name: string;
   type: FunctionType;
 }
 
-export interface ShapeExport {
+interface ShapeExport {
   name: string;
   kind: ExportKind;
   index: number;
 }
 
-export interface MemoryShape {
+interface MemoryShape {
   minPages: number;
   /** Null when the module sets itself none. */
   maxPages: number | null;
 }
 
-export interface TableShape {
+interface TableShape {
   /** Type of the elements, one byte. */
   element: number;
   min: number;
