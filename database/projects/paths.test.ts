@@ -50,6 +50,10 @@ describe("paths", () => {
     [".git/hooks/post-checkout", '".git"'],
     ["sub/.GIT/config", '".git"'],
     [".git. /config", '".git"'],
+    // As Windows and macOS read them.
+    ["git~1/config", '".git"'],
+    [".git::$INDEX_ALLOCATION/config", '".git"'],
+    [".g\u200cit/config", '".git"'],
     ["\ud800", "not valid Unicode"],
     ["x".repeat(256), "longer than 255 bytes"],
     ["ä".repeat(128), "longer than 255 bytes"],

@@ -5,8 +5,12 @@ const MAX_SEGMENT_BYTES = 255;
 // biome-ignore lint/suspicious/noControlCharactersInRegex: refusing them is the point.
 const CONTROL = /[\u0000-\u001f\u007f-\u009f]/;
 const DRIVE = /^[A-Za-z]:(\/|$)/;
-/** Also as Windows and macOS would understand it: git on such a machine would run the hooks in it. */
-const GIT_DIRECTORY = /^\.git[ .]*$/i;
+/**
+ * Also as Windows and macOS would understand it: git on such a machine would run the hooks in it. Their file systems
+ * pass over spaces and dots at the end, streams behind a colon, and characters without width; and they have short names.
+ */
+const GIT_DIRECTORY = /^(\.git[ .]*(:.*)?|git~\d+)$/i;
+const WITHOUT_WIDTH = /[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]/g;
 const SHOWN_CHARS = 120;
 
 /**
@@ -33,7 +37,8 @@ export function normalizeDirectory(path: string): string {
   }
   for (const name of names) {
     if (name === "..") throw invalid(path, 'leads upwards by ".."');
-    if (GIT_DIRECTORY.test(name)) throw invalid(path, 'names ".git", which projects do not store');
+    if (GIT_DIRECTORY.test(name.replace(WITHOUT_WIDTH, "")))
+      throw invalid(path, 'names ".git", which projects do not store');
     if (Buffer.byteLength(name) > MAX_SEGMENT_BYTES) {
       throw invalid(path, `has a name longer than ${MAX_SEGMENT_BYTES} bytes`);
     }

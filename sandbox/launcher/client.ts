@@ -16,6 +16,8 @@ import {
   type ToLauncher,
 } from "./protocol.ts";
 
+/** Joining a control group waits for the kernel, for one that forks without end rather long: others go on meanwhile. */
+const THREADS = "32";
 const READY_MS = 15_000;
 const START_MS = 15_000;
 const HEADER_MS = 15_000;
@@ -173,7 +175,7 @@ export class LauncherClient implements AsyncDisposable {
     const [file = "", ...args] = command;
     const child = spawn(file, args, {
       stdio: ["ignore", "ignore", "pipe", "ipc"],
-      env: through?.env ?? {},
+      env: { UV_THREADPOOL_SIZE: THREADS, ...through?.env },
       cwd: "/",
       // A session of its own: a terminal's Ctrl+C reaches the server alone.
       detached: true,

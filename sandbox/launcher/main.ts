@@ -6,6 +6,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { closeSync, constants, openSync, readdirSync, readFileSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
+import { setPriority } from "node:os";
 import type { Readable, Writable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 import { allProcesses, readProcess, treeOf } from "../process-tree.ts";
@@ -21,6 +22,8 @@ const O_CLOEXEC = 0o2000000;
 const OOM_SCORE = "500";
 /** How long the status line may trail behind the exit of a very short program. */
 const STATUS_WAIT_MS = 1000;
+/** As nice(1) counts. */
+const OWN_PRIORITY = -10;
 const FAREWELL_MS = 15_000;
 const STOP_MS = 5000;
 
@@ -127,9 +130,22 @@ function onExit(run: Run, request: LaunchRequest, status: Promise<void>) {
   };
 }
 
+/**
+ * Fifty sandboxes that take all the CPU must not keep others from being started; what we start gets none of it. Only
+ * root may, and not in every container.
+ */
+function goFirst(): void {
+  try {
+    setPriority(OWN_PRIORITY);
+  } catch {
+    // As urgent as everybody, then.
+  }
+}
+
 /** Put the program where its limits are. It cannot have forked: it still waits for its options. */
 async function confine(pid: number, run: Run, request: LaunchRequest): Promise<void> {
   await Promise.all(request.join.map((file) => writeFile(file, String(pid))));
+  setPriority(pid, 0);
   await writeFile(`/proc/${pid}/oom_score_adj`, OOM_SCORE);
   if (request.watch === null) return;
   const onOver = (limit: LimitName) => {
@@ -219,6 +235,7 @@ async function farewell(): Promise<void> {
 }
 
 closeInherited();
+goFirst();
 // A Ctrl+C in the terminal is the server's to handle: it decides when sandboxes end.
 for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(name, () => undefined);
 process.on("disconnect", () => void farewell());

@@ -1,4 +1,5 @@
 import { readFileSync } from "node:fs";
+import { OWN_PROCESSES } from "../limits/limits.ts";
 import { allProcesses, type ProcessInfo, residentBytes, treeOf } from "../process-tree.ts";
 import type { LimitName } from "../types.ts";
 
@@ -45,7 +46,7 @@ export class Watchdog {
     const all = allProcesses();
     for (const [pid, { memoryBytes, processes, onOver }] of this.#watched) {
       const tree = treeOf(pid, all);
-      if (sum(tree, ({ threads }) => threads) > processes) onOver("processes");
+      if (sum(tree, ({ threads }) => threads) > processes + OWN_PROCESSES) onOver("processes");
       // The proportional size takes the kernel a while, so first the cheap one, which is never smaller.
       else if (sum(tree, residentBytes) > memoryBytes && sum(tree, proportionalBytes) > memoryBytes) {
         onOver("memory");

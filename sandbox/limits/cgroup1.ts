@@ -20,7 +20,10 @@ import { CPU_PERIOD_US, type LimitDriver, type LimitGroup, OWN_PROCESSES } from 
 
 const FREEZE_ATTEMPTS = 400;
 const FREEZE_WAIT_MS = 5;
-const DEFAULT_SHARES = 1024;
+/** What a process outside of any group weighs, and a group that weighs 100 as control groups v2 count. */
+const GROUP_SHARES = 1024;
+/** All sandboxes together, per core: the server, its launcher and its database go first when all cores are taken. */
+const FAMILY_SHARES = 256;
 
 /** One directory per hierarchy a sandbox is in; `core` is the v2 one that most v1 machines have beside. */
 interface Homes {
@@ -63,7 +66,7 @@ async function cpuMs(groups: Homes): Promise<number> {
 /** `weight` as control groups v2 count. */
 async function setWeight(groups: Homes, weight: number): Promise<void> {
   if (groups.cpu !== undefined) {
-    await write(groups.cpu, "cpu.shares", Math.round((weight * DEFAULT_SHARES) / 100));
+    await write(groups.cpu, "cpu.shares", Math.round((weight * GROUP_SHARES) / 100));
   }
 }
 
@@ -155,9 +158,9 @@ export async function openCgroup1(instance: string): Promise<LimitDriver> {
   };
   try {
     await makeDirectories(...(Object.values(families) as string[]), ...(Object.values(homes) as string[]));
-    // All sandboxes together weigh as much as one busy program per core, whatever their number.
+    // Whatever their number.
     if (families.cpu !== undefined) {
-      await write(families.cpu, "cpu.shares", DEFAULT_SHARES * availableParallelism());
+      await write(families.cpu, "cpu.shares", FAMILY_SHARES * availableParallelism());
     }
     const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
     await (await driver.create("trial", trial)).remove();

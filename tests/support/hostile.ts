@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import type { Sandboxes } from "#sandbox";
+import { type Sandboxes, startCommand } from "#sandbox";
 import { AppError } from "#schemas";
 import { type Attack, asFiles, attackSpec } from "./attack.ts";
 import { call, machineProgram } from "./machine-program.ts";
@@ -7,6 +7,8 @@ import { call, machineProgram } from "./machine-program.ts";
 const PAUSE_MS = 1000;
 const STAGGER_MS = 60;
 const MIB = 1 << 20;
+const OUTPUT_BYTES = MIB;
+const TIMEOUT_MS = 600_000;
 const SIGCHLD = 17;
 const files = asFiles({
   fork: machineProgram([call("clone", SIGCHLD, 0, 0, 0, 0), call("setsid")], {
@@ -68,16 +70,15 @@ export function besiege(sandboxes: Sandboxes, count: number, mark: string): Sieg
       try {
         const limits = { memoryBytes: 64 * MIB, processes: 10, tmpBytes: 4 * MIB };
         const spec = await attackSpec({ ...attack, limits, env: { mark } }, slot);
-        const running = await unlessBusy(() => sandboxes.start(spec));
-        if (running === undefined) continue;
+        // As users start them: what they write is read, kept up to a limit, and no faster than need be.
+        const options = { outputBytes: OUTPUT_BYTES, timeoutMs: TIMEOUT_MS };
+        const command = await unlessBusy(() => startCommand(sandboxes, spec, options));
+        if (command === undefined) continue;
         siege.started += 1;
-        running.stdin.end();
-        running.stdout.resume();
-        running.stderr.resume();
-        const end = () => void running.kill();
+        const end = () => void command.kill();
         signal.addEventListener("abort", end, { once: true });
         if (signal.aborted) end();
-        const { limit } = await running.exited;
+        const { limit } = await command.finished;
         signal.removeEventListener("abort", end);
         if (limit !== undefined) siege.limited += 1;
         // Nobody may begin again without end: that is held back before it comes to a sandbox.

@@ -20,7 +20,7 @@ export const DEFAULT_ENV = {
  */
 const BRIDGE_SCRIPT = `
 socat=$1 port=$2 hex=$3; shift 3
-("$socat" "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr,backlog=64" UNIX-CONNECT:${GATEWAY} </dev/null >/dev/null 2>&1 &)
+("$socat" -t 300 "TCP-LISTEN:$port,bind=127.0.0.1,fork,reuseaddr,backlog=64" UNIX-CONNECT:${GATEWAY} </dev/null >/dev/null 2>&1 &)
 up= tries=0
 while [ -z "$up" ]; do
   while read -r _ address _ state _ <&3; do

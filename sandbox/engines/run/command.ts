@@ -1,4 +1,5 @@
 import type { Readable } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
 import { AppError } from "#schemas";
 import { operation } from "../../operations.ts";
 import type { SandboxHost } from "../../sandboxes.ts";
@@ -11,6 +12,8 @@ const GRACE_MS = 2000;
 const STALL_MS = 30_000;
 /** A program that writes more than this is ended: reading it costs the server as much as it. */
 const FLOOD_BYTES = 1024 ** 3;
+/** Between two pieces (64 KiB at most) of output that is not kept: a flood is no reason for others to wait. */
+const UNKEPT_PAUSE_MS = 1;
 const MAX_INPUT_BYTES = 16 * 1024 * 1024;
 const MAX_OUTPUT_BYTES = 64 * 1024 * 1024;
 const MAX_TIMEOUT_MS = 24 * 3_600_000;
@@ -174,7 +177,11 @@ class RunningCommand implements Command {
     try {
       for await (const chunk of stream as AsyncIterable<Buffer>) {
         this.#count(name, chunk);
-        if (this.#options.onOutput === undefined) continue;
+        if (this.#options.onOutput === undefined) {
+          // Nobody will see it: the program may write it at leisure.
+          if (this.#kept[name].truncated) await sleep(UNKEPT_PAUSE_MS);
+          continue;
+        }
         const text = Buffer.concat([rest, chunk]);
         const whole = text.length - unfinishedBytes(text);
         rest = text.subarray(whole);
