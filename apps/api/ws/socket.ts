@@ -10,6 +10,8 @@ import type { Session } from "../rpc/engine.ts";
 
 /** Messages one connection has in work at a time; further ones wait, and the socket with them. */
 const MAX_IN_FLIGHT = 8;
+/** Besides those, calls that take as long as they like (run.stream); beyond, they count as all others. */
+const MAX_LASTING = 64;
 
 /** Close codes of our own, 4000 + the HTTP status that says the same. */
 export const CLOSE = { goingAway: 1001, feedFailed: 1011, unauthenticated: 4401, tooMany: 4429 } as const;
@@ -44,6 +46,7 @@ export class RpcSocket {
   readonly #timers: NodeJS.Timeout[] = [];
   #expiry: NodeJS.Timeout | undefined;
   #inFlight = 0;
+  #lasting = 0;
   #bearer: string | undefined;
   #caller: Caller | undefined;
   #release: (() => void) | undefined;
@@ -121,16 +124,26 @@ export class RpcSocket {
         this.#inFlight -= 1;
         this.#pump();
       };
-      void this.#handle(next, leave).finally(leave);
+      let lasts = 0;
+      const last = () => {
+        if (lasts > 0 || this.#lasting >= MAX_LASTING) return;
+        lasts = 1;
+        this.#lasting += 1;
+        leave();
+      };
+      void this.#handle(next, last).finally(() => {
+        this.#lasting -= lasts;
+        leave();
+      });
     }
     if (this.#inFlight >= MAX_IN_FLIGHT) this.#ws.pause();
     else if (this.#ws.isPaused) this.#ws.resume();
   }
 
-  async #handle(bytes: Buffer, leave: () => void): Promise<void> {
+  async #handle(bytes: Buffer, lasting: () => void): Promise<void> {
     // Events are sent after the answer that promises them.
     const afterAnswer: (() => void)[] = [];
-    const { text } = await this.#api.engine.handle(bytes, this.#session(afterAnswer, leave));
+    const { text } = await this.#api.engine.handle(bytes, this.#session(afterAnswer, lasting));
     if (text !== undefined) await this.#send(text);
     for (const start of afterAnswer) start();
     if (this.#refused !== undefined) this.close(CLOSE.unauthenticated, this.#refused.message);
