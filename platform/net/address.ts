@@ -14,6 +14,13 @@ NEVER.addSubnet("ff00::", 8, "ipv6");
 NEVER.addSubnet("224.0.0.0", 4, "ipv4");
 NEVER.addAddress("255.255.255.255", "ipv4");
 
+// Where an IPv4 address, or an old kind of private one, may hide: local NAT64 (RFC 8215), Teredo (RFC 4380), site-local
+// (RFC 3879), the 6to4 relays of old (RFC 7526).
+NEVER.addSubnet("64:ff9b:1::", 48, "ipv6");
+NEVER.addSubnet("2001::", 32, "ipv6");
+NEVER.addSubnet("fec0::", 10, "ipv6");
+NEVER.addSubnet("192.88.99.0", 24, "ipv4");
+
 const PRIVATE = new BlockList();
 for (const [net, bits] of [
   ["0.0.0.0", 8],

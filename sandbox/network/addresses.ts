@@ -17,14 +17,6 @@ COMPANY.addSubnet("192.168.0.0", 16, "ipv4");
 COMPANY.addSubnet("100.64.0.0", 10, "ipv4");
 COMPANY.addSubnet("fc00::", 7, "ipv6");
 
-/** Where an IPv4 address, or an old kind of private one, may hide beyond what `isAllowedAddress` unpacks. */
-const DISGUISES = new BlockList();
-/** Local NAT64 (RFC 8215), Teredo (RFC 4380), site-local (RFC 3879), the 6to4 relays of old (RFC 7526). */
-DISGUISES.addSubnet("64:ff9b:1::", 48, "ipv6");
-DISGUISES.addSubnet("2001::", 32, "ipv6");
-DISGUISES.addSubnet("fec0::", 10, "ipv6");
-DISGUISES.addSubnet("192.88.99.0", 24, "ipv4");
-
 function ownAddresses(): BlockList {
   const own = new BlockList();
   for (const { address, family } of Object.values(networkInterfaces()).flatMap((each) => each ?? [])) {
@@ -38,7 +30,6 @@ export function mayDial(address: string, reach: Reach): boolean {
   const family = isIP(address);
   if (family === 0 || address.includes("%") || !isAllowedAddress(address, reach !== "public")) return false;
   const type = family === 6 ? "ipv6" : "ipv4";
-  if (DISGUISES.check(address, type)) return false;
   if (reach === "machine") return true;
   if (ownAddresses().check(address, type)) return false;
   return isAllowedAddress(address, false) || COMPANY.check(address, type);

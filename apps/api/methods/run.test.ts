@@ -84,6 +84,16 @@ describe("run.exec", () => {
     }
   });
 
+  it("tells a program that is not there as a shell does, and what was probably meant", async () => {
+    const project_id = await projectOf(ada);
+    const run = (command: string) => ada.client.call("run.exec", { project_id, command });
+    expect(await run("nonexistent")).toMatchObject({
+      exit_code: 127,
+      stderr: "nonexistent: command not found.\n",
+    });
+    expect((await run("npm test")).stderr).toContain('["-c", "npm test"]');
+  });
+
   it("bounds output and time, and says so", async () => {
     const project_id = await projectOf(ada);
     const flood = await ada.client.call(

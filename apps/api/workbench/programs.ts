@@ -152,7 +152,7 @@ export class Programs {
     end: { result: CommandResult; flushed: Flushed; streamed: boolean; params: Params },
   ): Result {
     const { result, flushed, streamed, params } = end;
-    const { stdout, stderr, limit, ...rest } = result;
+    const { stdout, stderr, limit, ...rest } = orNotFound(result, params);
     const ended = program.full ? "disk" : limit;
     const { revision, change_id, warnings } = flushed;
     return {
@@ -168,6 +168,21 @@ export class Programs {
       ...(place.refusedHosts.length === 0 ? {} : { refused_hosts: place.refusedHosts }),
     };
   }
+}
+
+/** What the sandbox's own programs say when there is nothing to start. */
+const NOT_STARTED =
+  /^(bwrap: execvp|prlimit: failed to execute) .*: (No such file or directory|Not a directory)\s*$/;
+
+/** A program that is not there is told as a shell would: code 127, and what to do. */
+function orNotFound(result: CommandResult, { command, args }: Params): CommandResult {
+  const { exit_code, stderr } = result;
+  if ((exit_code !== 1 && exit_code !== 127) || !NOT_STARTED.test(stderr.toString("utf8"))) return result;
+  const meant = args.length === 0 && /\s/.test(command);
+  const hint = meant
+    ? ` For a shell's syntax: "command": "sh", "args": ["-c", ${JSON.stringify(command)}].`
+    : "";
+  return { ...result, exit_code: 127, stderr: Buffer.from(`${command}: command not found.${hint}\n`) };
 }
 
 const encode = (bytes: Buffer, encoding: "utf8" | "base64") => bytes.toString(encoding);
