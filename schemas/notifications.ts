@@ -36,11 +36,13 @@ export const notifications = {
     }),
   },
   "terminal.saved": {
-    summary: "What was changed in a terminal has become a revision, or (`change_id`) a change to review.",
+    summary:
+      "What was changed in a terminal has become a revision, or (`change_id`) a change to review; `warnings` tell what was not saved, and why.",
     params: z.object({
       terminal_id: idSchema,
       revision: z.number().int(),
       change_id: idSchema.optional(),
+      warnings: z.array(z.string()).optional(),
     }),
   },
 } as const;

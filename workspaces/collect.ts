@@ -52,6 +52,8 @@ export interface Collected {
   readonly files: ChangedFile[];
   /** What was left out and why, safe to show. */
   readonly warnings: string[];
+  /** Touched, and found to have the content they started with. */
+  readonly unchanged: { readonly path: string; readonly seen: Snapshot }[];
   /** Whether it wrote configuration that an agent's program could load later. */
   readonly agentConfiguration: boolean;
 }
@@ -96,6 +98,7 @@ class Collection {
   readonly #walk: WalkResult;
   readonly #files: ChangedFile[] = [];
   readonly #warnings: string[] = [];
+  readonly #unchanged: Collected["unchanged"] = [];
   #bytes = 0;
 
   constructor(workspace: CollectSource, jail: Jail, limits: CollectLimits, walk: WalkResult) {
@@ -121,7 +124,7 @@ class Collection {
     }
     this.#files.sort((one, other) => (one.path < other.path ? -1 : 1));
     const agentConfiguration = this.#walk.entries.some((entry) => isAgentConfiguration(entry.path));
-    return { files: this.#files, warnings: this.#warnings, agentConfiguration };
+    return { files: this.#files, warnings: this.#warnings, unchanged: this.#unchanged, agentConfiguration };
   }
 
   async #rules(found: readonly WalkEntry[]): Promise<IgnoreRules> {
@@ -153,15 +156,19 @@ class Collection {
       this.#warn(path, `was left out: ${error instanceof AppError ? error.message : "it cannot be read"}`);
       return undefined;
     });
-    if (file === undefined || (before !== null && sameAs(before, file.content, file.executable))) return;
+    if (file === undefined) return;
+    const { content, ctimeMs } = file;
+    const seen = { size: content.length, executable: file.executable, ctimeMs };
+    if (before !== null && sameAs(before, content, file.executable)) {
+      this.#unchanged.push({ path, seen });
+      return;
+    }
     this.#bytes += file.content.length;
     if (this.#bytes > MAX_CHANGE_BYTES) {
       throw new AppError("QuotaExceeded", `The run changed more than ${MAX_CHANGE_BYTES / 1024 / 1024} MB.`, {
         hint: "Have large files generated elsewhere, or listed in .gitignore.",
       });
     }
-    const { content, ctimeMs } = file;
-    const seen = { size: content.length, executable: file.executable, ctimeMs };
     this.#files.push({ path, base: before, content, executable: file.executable, seen });
   }
 

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { link, mkdtemp, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, it } from "vitest";
@@ -24,5 +24,40 @@ it.each([
     await expect.poll(() => looks, { timeout: 30_000 }).toBeGreaterThan(3);
   }
   expect(full).toBe(ends);
+  await rm(directory, { recursive: true });
+});
+
+/** Whether the guard ends a run, once another that ends its own every time has looked a few times. */
+async function ends(directory: string, allowedBytes: number): Promise<boolean> {
+  let full = false;
+  const onFull = () => {
+    full = true;
+  };
+  let looks = 0;
+  {
+    using _guard = new DiskGuard({ directory, threshold: 0, allowedBytes, onFull }, 20);
+    using _counter = new DiskGuard(
+      { directory, threshold: 0, allowedBytes: -1, onFull: () => void looks++ },
+      20,
+    );
+    await expect.poll(() => looks, { timeout: 30_000 }).toBeGreaterThan(6);
+  }
+  return full;
+}
+
+it("counts what hides: names that are no text, and files with several names once", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "cds-disk-"));
+  await writeFile(Buffer.concat([Buffer.from(`${directory}/`), Buffer.from([0xff])]), Buffer.alloc(5000));
+  await writeFile(join(directory, "one"), Buffer.alloc(5000));
+  await link(join(directory, "one"), join(directory, "two"));
+  expect(await ends(directory, 9999)).toBe(true);
+  expect(await ends(directory, 10_001)).toBe(false);
+  await rm(directory, { recursive: true });
+});
+
+it("takes no offence at a thousand links", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "cds-disk-"));
+  for (let index = 0; index < 1100; index += 1) await symlink("nowhere", join(directory, String(index)));
+  expect(await ends(directory, 1000)).toBe(false);
   await rm(directory, { recursive: true });
 });

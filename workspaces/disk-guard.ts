@@ -5,6 +5,7 @@ import { Jail } from "#sandbox";
 const CHECK_MS = 3000;
 const MAX_ENTRIES = 500_000;
 const MAX_DEPTH = 256;
+const MAX_UNSEEN = 4;
 /** A look at every file costs; it waits until the disk has grown by this part of what is allowed. */
 const LOOK_SHARE = 1 / 8;
 
@@ -23,6 +24,8 @@ export class DiskGuard implements Disposable {
   readonly #options: DiskGuardOptions;
   readonly #timer: NodeJS.Timeout;
   #looking = false;
+  /** Looks in a row that could not see everything. */
+  #unseen = 0;
   /** What the disk held when this was last looked at, or at its least since. */
   #seen = { bytes: Number.NEGATIVE_INFINITY, files: Number.NEGATIVE_INFINITY };
 
@@ -42,14 +45,21 @@ export class DiskGuard implements Disposable {
       const { directory, threshold, allowedBytes, onFull } = this.#options;
       if ((await diskUse(directory)) <= threshold || !(await this.#hasGrown())) return;
       await using jail = await Jail.open(directory);
-      const { entries, truncated } = await jail.walk({ maxEntries: MAX_ENTRIES, maxDepth: MAX_DEPTH });
-      const bytes = entries.reduce((sum, entry) => sum + entry.size, 0);
-      if (truncated || bytes > allowedBytes) onFull();
+      const { bytes, complete } = await jail.measure({ maxEntries: MAX_ENTRIES, maxDepth: MAX_DEPTH });
+      // Once it may be a file that went while it was looked at; again and again it is something hidden.
+      this.#unseen = complete ? 0 : this.#unseen + 1;
+      if (this.#unseen > 0) this.#forget();
+      if (bytes > allowedBytes || this.#unseen >= MAX_UNSEEN) onFull();
     } catch {
-      // The directory is going away with its run.
+      // The directory is going away with its run; if not, the next look is a close one again.
+      this.#forget();
     } finally {
       this.#looking = false;
     }
+  }
+
+  #forget(): void {
+    this.#seen = { bytes: Number.NEGATIVE_INFINITY, files: Number.NEGATIVE_INFINITY };
   }
 
   async #hasGrown(): Promise<boolean> {

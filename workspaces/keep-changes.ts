@@ -1,5 +1,5 @@
 import type { Database } from "#database";
-import { commitEdits, getProject, insertChange, putBlobs } from "#database/projects/index.ts";
+import { commitEdits, getProject, insertChange, proposedBytes, putBlobs } from "#database/projects/index.ts";
 import type { Edit, Quota } from "#database/projects/types.ts";
 import { newId } from "#platform/ids.ts";
 import { AppError } from "#schemas";
@@ -58,6 +58,14 @@ async function keepGroup(
     return revision === before.head_revision ? {} : { revision };
   } catch (error) {
     if (!(error instanceof AppError) || error.code !== "Conflict") throw error;
+  }
+  const held = await proposedBytes(database.db, project_id);
+  const added = files.reduce((sum, { content }) => sum + (content?.length ?? 0), 0);
+  if (held + added > quota.projectBytes) {
+    throw new AppError("QuotaExceeded", "Too much waits for review in this project.", {
+      limit: quota.projectBytes,
+      hint: "Accept or reject some of the changes that change.list shows.",
+    });
   }
   const contents = files.flatMap(({ content }) => (content === null ? [] : [content]));
   const hashes = (await putBlobs(database.db, contents)).values();

@@ -213,6 +213,12 @@ describe("a live workspace", () => {
     expect(await paths(id)).toEqual([]);
     expect((await onDisk(workspace, "0.txt")).length).toBe(90_000);
     use.release();
+    // Nor does whoever makes room take it away; once there is room in the project, it is kept and goes.
+    const idle = async () => (await workspaces.idle()).find((each) => each.project_id === id);
+    expect(await (await idle())?.remove()).toBe(false);
+    for (const name of ["1", "2", "3", "4"]) await rm(join(workspace.work, `${name}.txt`));
+    expect(await (await idle())?.remove()).toBe(true);
+    expect((await stored(id, "0.txt")).length).toBe(90_000);
   });
 
   it("is NotFound once its project is gone, and leaves the disk", async () => {
@@ -224,6 +230,27 @@ describe("a live workspace", () => {
     await workspaces.drop(id);
     await expect(stat(workspace.slot.dir)).rejects.toMatchObject({ code: "ENOENT" });
     await expect(workspace.flush("x")).rejects.toMatchObject({ code: "Unavailable" });
+    use.release();
+  });
+});
+
+describe("changes to review", () => {
+  it("are bounded like the project they wait for", async () => {
+    const { id, use, workspace } = await using_({ "a.txt": "1\n" });
+    const collide = async (round: number) => {
+      await put(workspace, "a.txt", `hier ${round}\n`);
+      for (let index = 0; index < 4; index += 1) {
+        await put(workspace, `${round}-${index}.txt`, String(round % 10).repeat(99_000));
+      }
+      await others(id, { "a.txt": `dort ${round}\n` });
+      return use.flush("make");
+    };
+    expect(await collide(1)).toHaveProperty("change_id");
+    expect(await collide(2)).toHaveProperty("change_id");
+    const third = await collide(3);
+    expect(third).not.toHaveProperty("change_id");
+    expect(third.warnings.join()).toContain("waits for review");
+    expect(await onDisk(workspace, "a.txt")).toBe("hier 3\n");
     use.release();
   });
 });

@@ -150,7 +150,8 @@ export class LiveWorkspace implements CollectSource {
   async #flush(summary: string): Promise<Flushed> {
     this.#checkOpen();
     const { quota, database, log } = this.#deps;
-    const { files, warnings } = await collectChanges(this, quota);
+    const { files, warnings, unchanged } = await collectChanges(this, quota);
+    for (const { path, seen } of unchanged) this.#remember(path, seen);
     if (files.length === 0) return { warnings };
     const kept = await keepChanges(database, {
       project_id: this.project_id,
@@ -259,11 +260,11 @@ export class LiveWorkspace implements CollectSource {
     }
   }
 
-  /** Null: there is nothing, or nothing that could be a project's file. */
+  /** Null: there is nothing. What could be no file of a project (a link, too large) is like no content there is. */
   async #read(jail: Jail, path: string): Promise<JailFile | null> {
     return jail.read(`work/${path}`, this.#deps.quota.fileBytes).catch((error: unknown) => {
-      if (error instanceof AppError) return null;
-      throw error;
+      if (!(error instanceof AppError)) throw error;
+      return error.code === "NotFound" ? null : NO_FILE;
     });
   }
 
@@ -300,6 +301,14 @@ function sameContent(one: Content, other: Content): boolean {
 function sameVersion(base: TreeFile | undefined, file: TreeFile): boolean {
   return base !== undefined && sameContent(base, file);
 }
+
+/** Stands for what cannot be read: equal to no file, for none has a negative time. */
+const NO_FILE: JailFile = {
+  content: Buffer.from("\0not a file"),
+  executable: true,
+  mtimeMs: -1,
+  ctimeMs: -1,
+};
 
 const looksOf = ({ content, executable, ctimeMs }: JailFile): Snapshot => ({
   size: content.length,

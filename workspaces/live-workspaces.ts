@@ -35,15 +35,16 @@ export interface IdleWorkspace {
   readonly project_id: string;
   readonly path: string;
   readonly idleSince: number;
-  /** False when somebody has begun to use it meanwhile. What is in it and not kept yet is kept first. */
+  /** What is in it and not kept yet is kept first; false when that cannot be, or somebody has begun to use it. */
   remove(): Promise<boolean>;
 }
+
+const SUMMARY = "Left in the workspace";
 
 /** The workspaces of this process: one per project, shared by all that its owner runs in it. */
 export class LiveWorkspaces {
   readonly #options: LiveWorkspacesOptions;
   readonly #entries = new Map<string, Entry>();
-  readonly #leaving = new Set<Promise<unknown>>();
   #closed = false;
 
   constructor(options: LiveWorkspacesOptions) {
@@ -60,9 +61,11 @@ export class LiveWorkspaces {
    */
   async use(owner: WorkspaceOwner, project_id: string, signal: AbortSignal): Promise<WorkspaceUse> {
     if (this.#closed) throw new AppError("Unavailable", "The server is shutting down.");
-    let entry = this.#entries.get(project_id);
-    const fresh = entry === undefined;
-    entry ??= this.#open(owner, project_id, signal);
+    if (!this.#entries.has(project_id)) await this.#makeRoom();
+    if (this.#closed) throw new AppError("Unavailable", "The server is shutting down.");
+    const present = this.#entries.get(project_id);
+    const fresh = present === undefined;
+    const entry = present ?? this.#open(owner, project_id, signal);
     entry.uses += 1;
     let held = true;
     const release = () => {
@@ -118,11 +121,9 @@ export class LiveWorkspaces {
   async close(): Promise<void> {
     this.#closed = true;
     await Promise.all([...this.#entries.values()].map((entry) => this.#end(entry)));
-    await Promise.all(this.#leaving);
   }
 
   #open(owner: WorkspaceOwner, project_id: string, signal: AbortSignal): Entry {
-    this.#makeRoom();
     const entry: Entry = {
       project_id,
       opened: LiveWorkspace.open(this.#options, owner, project_id, signal),
@@ -136,32 +137,51 @@ export class LiveWorkspaces {
     return entry;
   }
 
-  #makeRoom(): void {
+  async #makeRoom(): Promise<void> {
     if (this.#entries.size < this.#options.max) return;
-    const [oldest] = [...this.#entries.values()]
+    const unused = [...this.#entries.values()]
       .filter(({ uses }) => uses === 0)
       .sort((one, other) => one.idleSince - other.idleSince);
-    if (oldest === undefined) {
+    for (const entry of unused) if (await this.#remove(entry)) break;
+    if (this.#entries.size >= this.#options.max) {
       throw new AppError("QuotaExceeded", `All ${this.#options.max} workspaces are in use.`, {
         hint: "Wait until somebody's programs have ended, or close a terminal.",
       });
     }
-    const leaving = this.#remove(oldest);
-    this.#leaving.add(leaving);
-    void leaving.finally(() => this.#leaving.delete(leaving));
   }
 
+  /** What cannot be kept (a full project, a database that is away) is not removed either. */
   async #remove(entry: Entry): Promise<boolean> {
-    if (entry.uses > 0 || this.#entries.get(entry.project_id) !== entry) return false;
-    await this.#end(entry);
+    const unused = () => entry.uses === 0 && this.#entries.get(entry.project_id) === entry;
+    const workspace = await entry.opened.catch(() => undefined);
+    if (workspace === undefined || !unused()) return false;
+    try {
+      await workspace.flush(SUMMARY);
+    } catch (error) {
+      const gone = error instanceof AppError && error.code === "NotFound";
+      if (!gone)
+        this.#options.log.warn(
+          { err: error, project_id: entry.project_id },
+          "a workspace stays: it cannot be kept",
+        );
+      if (!gone) return false;
+    }
+    // Somebody may have begun to use it while it was being kept.
+    if (!unused()) return false;
+    this.#entries.delete(entry.project_id);
+    await workspace.close();
     return true;
   }
 
+  /** At the end of the process: nothing of it can stay. */
   async #end(entry: Entry): Promise<void> {
-    if (this.#entries.get(entry.project_id) === entry) this.#entries.delete(entry.project_id);
+    this.#entries.delete(entry.project_id);
     const workspace = await entry.opened.catch(() => undefined);
     if (workspace === undefined) return;
-    await this.#flush(workspace, "Left in the workspace");
+    const { warnings } = await this.#flush(workspace, SUMMARY);
+    if (warnings.length > 0) {
+      this.#options.log.error({ project_id: entry.project_id, warnings }, "a workspace was not kept whole");
+    }
     await workspace.close();
   }
 

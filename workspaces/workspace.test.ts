@@ -73,7 +73,12 @@ describe("a request's workspace", () => {
     expect(await readFile(join(work, "../prompts/prompt.md"), "utf8")).toBe(request.prompt);
     expect((await readdir(join(work, ".."))).sort()).toEqual(["outputs", "pdfs", "prompts", "temp", "work"]);
     expect(await readdir(place.requests)).toEqual([]);
-    expect(await collected(workspace)).toEqual({ changes: [], warnings: [], agentConfiguration: false });
+    expect(await collected(workspace)).toEqual({
+      changes: [],
+      warnings: [],
+      unchanged: expect.any(Array),
+      agentConfiguration: false,
+    });
     expect(await readdir(place.requests)).toEqual([request.id]);
     await workspace.remove();
     expect(await readdir(place.requests)).toEqual([]);

@@ -66,6 +66,19 @@ export async function insertChange(db: Db, change: NewChange): Promise<boolean> 
   return true;
 }
 
+/** Bytes that changes of a project hold that nobody has decided on. */
+export async function proposedBytes(db: Db, project_id: string): Promise<number> {
+  const { bytes } = await db
+    .selectFrom("change_files")
+    .innerJoin("changes", "changes.id", "change_files.change_id")
+    .innerJoin("blobs", "blobs.hash", "change_files.new_hash")
+    .select(sql<number>`coalesce(sum(blobs.size), 0)::bigint`.as("bytes"))
+    .where("changes.project_id", "=", project_id)
+    .where("changes.state", "=", "proposed")
+    .executeTakeFirstOrThrow();
+  return bytes;
+}
+
 /** @throws AppError NotFound. */
 export async function getChange(db: Db, id: string): Promise<ChangeRow> {
   const row = await db.selectFrom("changes").selectAll().where("id", "=", id).executeTakeFirst();

@@ -7,6 +7,7 @@ export {
   listChanges,
   type NewChange,
   previewChange,
+  proposedBytes,
 } from "./changes.ts";
 export { startBlobCollector } from "./collector.ts";
 export { acceptChange, rejectChange } from "./decisions.ts";

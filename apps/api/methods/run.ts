@@ -23,8 +23,9 @@ export const runHandlers: HandlersOf<"run."> = {
   "run.kill": async ({ caller, workbench }, params) => {
     const { process_id, pid, signal } = params;
     if (!process_id.startsWith("trm_")) await workbench.programs.kill(caller.user_id, params);
-    else if (pid === undefined) await workbench.terminals.end(caller.user_id, process_id);
-    else await workbench.terminals.signal(caller.user_id, process_id, pid, signal ?? "SIGTERM");
+    else if (pid === undefined && (signal === undefined || signal === "SIGKILL"))
+      await workbench.terminals.end(caller.user_id, process_id);
+    else await workbench.terminals.signal(caller.user_id, process_id, signal ?? "SIGTERM", pid);
     return { process_id, killed: true };
   },
 

@@ -31,11 +31,24 @@ export async function followWorkspace(use: WorkspaceUse, options: FollowOptions)
       onFlushed(flushed);
     }
   };
+  // One at work and one to come are enough, however much changes meanwhile.
+  let working = false;
+  let again = false;
+  const flushSoon = async () => {
+    again = true;
+    if (working) return;
+    working = true;
+    while (again) {
+      again = false;
+      await flush();
+    }
+    working = false;
+  };
   const watch = await watchDirectory(workspace.work, {
     ignore: isNeverKept,
     debounceMs: DEBOUNCE_MS,
     maxWaitMs: MAX_WAIT_MS,
-    onChange: () => void flush(),
+    onChange: () => void flushSoon(),
     onError: (error) => log.warn({ err: error }, "a workspace is not watched any more"),
   });
   const refreshing = repeat(log, "refresh a workspace", REFRESH_MS, () => workspace.refresh());

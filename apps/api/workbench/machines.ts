@@ -21,6 +21,8 @@ export interface MachinesDeps {
 export class Machines {
   readonly #deps: MachinesDeps;
   readonly #held: Held<Vm>;
+  /** Snapshots that are being taken, by user. */
+  readonly #taking = new Map<string, number>();
 
   constructor(deps: MachinesDeps) {
     this.#deps = deps;
@@ -68,17 +70,21 @@ export class Machines {
     const { db, config, engine } = this.#deps;
     const { value } = this.#held.find(user_id, vm_id);
     const limit = config.micro.snapshotsPerUser;
-    if ((await snapshotsOf(db, user_id)).size >= limit) {
-      throw new AppError("QuotaExceeded", `You have ${limit} snapshots; that is the limit per user.`, {
-        limit,
-        hint: "Delete one by micro.forget.",
+    const taking = this.#taking.get(user_id) ?? 0;
+    this.#taking.set(user_id, taking + 1);
+    let id: string;
+    try {
+      // Only those that are here: what another server has, nobody can see or delete on this one.
+      const own = [...(await snapshotsOf(db, user_id))].filter((each) => this.#kept().has(each));
+      if (own.length + taking >= limit) throw tooMany(limit);
+      id = await value.snapshot();
+      await addSnapshot(db, { id, owner_id: user_id }).catch(async (error: unknown) => {
+        await engine.deleteSnapshot(id);
+        throw error;
       });
+    } finally {
+      this.#taking.set(user_id, (this.#taking.get(user_id) ?? 1) - 1);
     }
-    const id = await value.snapshot();
-    await addSnapshot(db, { id, owner_id: user_id }).catch(async (error: unknown) => {
-      await engine.deleteSnapshot(id);
-      throw error;
-    });
     const kept = engine.snapshots().find((each) => each.id === id);
     if (kept === undefined) throw new AppError("NotFound", "The snapshot has been deleted meanwhile.");
     return view(kept);
@@ -186,6 +192,12 @@ export class Machines {
     };
   }
 }
+
+const tooMany = (limit: number) =>
+  new AppError("QuotaExceeded", `You have ${limit} snapshots; that is the limit per user.`, {
+    limit,
+    hint: "Delete one by micro.forget.",
+  });
 
 const DEFAULT_MS = 60_000;
 /** Between a snapshot's end and its owner's name in the database. */

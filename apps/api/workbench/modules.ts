@@ -16,6 +16,8 @@ interface Module {
   readonly source: string;
   readonly release: () => void;
   idle: NodeJS.Timeout;
+  /** Calls at work: while there are any it is not idle. */
+  calls: number;
 }
 
 export interface ModulesDeps {
@@ -68,10 +70,12 @@ export class Modules {
         timeoutMs: config.wasm.timeoutMs,
         signal,
       });
-      const idle = setTimeout(() => void this.#end(instance.id), config.wasm.idleMs).unref();
-      const value: Module = { instance, files, source, release, idle };
+      const value: Module = { instance, files, source, release, idle: this.#idle(instance.id), calls: 0 };
       this.#held.add({ id: instance.id, user_id: caller.user_id, project_id, value });
-      await files.keep(`Load ${source}`);
+      await files.keep(`Load ${source}`).catch(async (error: unknown) => {
+        await this.#end(instance.id);
+        throw error;
+      });
       return { instance_id: instance.id, exports: instance.exports.map((each) => ({ ...each })) };
     } catch (error) {
       release();
@@ -86,8 +90,11 @@ export class Modules {
     signal: AbortSignal,
   ): Promise<MethodResult<"wasm.call">> {
     const { config } = this.#deps;
-    const { instance, files, source, idle } = this.#held.find(user_id, params.instance_id).value;
-    idle.refresh();
+    const module = this.#held.find(user_id, params.instance_id).value;
+    const { instance, files, source } = module;
+    this.#checkTime(params.timeout_ms);
+    clearTimeout(module.idle);
+    module.calls += 1;
     const { fuel = config.wasm.fuel, timeout_ms: timeoutMs = config.wasm.timeoutMs } = params;
     const summary = `Call ${params.function} of ${source}`;
     try {
@@ -103,12 +110,18 @@ export class Modules {
         ...(revision === undefined ? {} : { revision }),
       };
     } catch (error) {
-      // What it wrote before it failed is there, as with any program.
-      await files.keep(summary);
       if (!instance.alive) await this.#end(instance.id);
+      // What it wrote before it failed is there, as with any program; the failure is what the caller is told.
+      await files.keep(summary).catch((lost: unknown) => {
+        this.#deps.log.warn({ err: lost }, "what a module wrote could not be kept");
+      });
       throw error;
     } finally {
-      idle.refresh();
+      module.calls -= 1;
+      if (module.calls === 0 && instance.alive) {
+        clearTimeout(module.idle);
+        module.idle = this.#idle(instance.id);
+      }
     }
   }
 
@@ -148,6 +161,17 @@ export class Modules {
 
   async close(): Promise<void> {
     await Promise.all(this.#held.all().map(({ id }) => this.#end(id)));
+  }
+
+  #idle(id: string): NodeJS.Timeout {
+    return setTimeout(() => void this.#end(id), this.#deps.config.wasm.idleMs).unref();
+  }
+
+  #checkTime(wanted: number | undefined): void {
+    const most = this.#deps.config.wasm.timeoutMs;
+    if (wanted === undefined || wanted <= most) return;
+    const message = `params.timeout_ms: At most ${most} here.`;
+    throw new AppError("InvalidParams", message, { issues: [{ path: "params.timeout_ms", message }] });
   }
 
   #memory(wanted: number | undefined): number {

@@ -2,6 +2,7 @@ import type { Caller } from "#platform/authenticate.ts";
 import { type Command, type CommandResult, type OutputName, startCommand } from "#sandbox";
 import { AppError, type MethodParams, type MethodResult } from "#schemas";
 import type { Flushed } from "#workspaces/live-workspace.ts";
+import { followWorkspace } from "./follow.ts";
 import { Held } from "./held.ts";
 import { Workplace, type WorkplaceDeps } from "./workplace.ts";
 
@@ -130,19 +131,32 @@ export class Programs {
       program.full = true;
       command.kill().catch(() => undefined);
     });
+    /** What became of changes while it ran. */
+    let kept: Omit<Flushed, "warnings"> = {};
+    const follow = {
+      summary: summaryOf(line),
+      log: this.#deps.log,
+      onFlushed: ({ warnings: _, ...more }: Flushed) => {
+        kept = { ...kept, ...more };
+      },
+    };
+    // One that runs on sees what others change, and is not the only one to have what it made.
+    const following = follower === undefined ? undefined : await followWorkspace(place.use, follow);
     try {
       follower?.started(id);
       const result = await command.finished.catch((error: unknown) => this.#keepAnyway(place, line, error));
-      const flushed = await place.use.flush(`Run: ${line}`.slice(0, MAX_SUMMARY_CHARS));
+      await following?.[Symbol.asyncDispose]();
+      const flushed = { ...kept, ...(await place.use.flush(summaryOf(line))) };
       return this.#outcome(place, program, { result, flushed, streamed: follower !== undefined, params });
     } finally {
+      await following?.[Symbol.asyncDispose]();
       this.#held.delete(id);
     }
   }
 
   /** The output could not be delivered, but what the program changed is there. */
   async #keepAnyway(place: Workplace, line: string, error: unknown): Promise<never> {
-    await place.use.flush(`Run: ${line}`.slice(0, MAX_SUMMARY_CHARS));
+    await place.use.flush(summaryOf(line));
     throw error;
   }
 
@@ -184,6 +198,8 @@ function orNotFound(result: CommandResult, { command, args }: Params): CommandRe
     : "";
   return { ...result, exit_code: 127, stderr: Buffer.from(`${command}: command not found.${hint}\n`) };
 }
+
+const summaryOf = (line: string) => `Run: ${line}`.slice(0, MAX_SUMMARY_CHARS);
 
 const encode = (bytes: Buffer, encoding: "utf8" | "base64") => bytes.toString(encoding);
 

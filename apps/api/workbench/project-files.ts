@@ -23,7 +23,7 @@ export interface ProjectFilesOptions {
 export class ProjectFiles implements WasmFiles {
   readonly maxBytes: number;
   readonly #options: ProjectFilesOptions;
-  #written = new Map<string, Buffer>();
+  readonly #written = new Map<string, Buffer>();
   #bytes = 0;
 
   constructor(options: ProjectFilesOptions) {
@@ -77,13 +77,18 @@ export class ProjectFiles implements WasmFiles {
   /** @returns the revision that has what was written since the last time; undefined when nothing was. */
   async keep(summary: string): Promise<number | undefined> {
     if (this.#written.size === 0) return undefined;
-    const written = this.#written;
-    this.#written = new Map();
-    this.#bytes = 0;
+    const written = [...this.#written];
     const { database, project_id, author, quota } = this.#options;
-    const edits = [...written].map(([path, content]) => ({ path, content }));
+    const edits = written.map(([path, content]) => ({ path, content }));
     const commit = { project_id, author, quota, kind: "run", summary, edits } as const;
-    return (await commitEdits(database, commit)).revision;
+    const { revision } = await commitEdits(database, commit);
+    for (const [path, content] of written) if (this.#written.get(path) === content) this.#drop(path, content);
+    return revision;
+  }
+
+  #drop(path: string, content: Buffer): void {
+    this.#written.delete(path);
+    this.#bytes -= content.length;
   }
 }
 

@@ -42,6 +42,8 @@ export class TerminalSession {
   #batchTimer: NodeJS.Timeout | undefined;
   #seq = 0;
   #unacknowledged: { seq: number; bytes: number }[] = [];
+  /** Characters handed to the connection that its peer has not taken: acknowledging them early helps nobody. */
+  #unsent = 0;
   #replay: string[] = [];
   #replayChars = 0;
   #reason: string | undefined;
@@ -53,13 +55,17 @@ export class TerminalSession {
     this.#terminal = options.terminal;
     this.#size = options.size;
     const { output } = options.terminal;
+    // Until somebody shows it.
+    this.#startDetachedTimer();
     output.on("data", (chunk: Buffer) => this.#take(chunk));
     output.on("error", () => undefined);
     this.drained = new Promise((resolve) => {
-      output.once("close", () => {
+      const end = () => {
         this.#flush();
         resolve();
-      });
+      };
+      if (output.closed) end();
+      else output.once("close", end);
     });
   }
 
@@ -94,7 +100,8 @@ export class TerminalSession {
     };
     connection.closed.addEventListener("abort", onClosed, { once: true });
     this.#detach = () => connection.closed.removeEventListener("abort", onClosed);
-    if (this.#replay.length > 0) this.#send(this.#replay.join(""));
+    // A connection that has not taken the last replay is not given another.
+    if (this.#replay.length > 0 && this.#unsent === 0) this.#send(this.#replay.join(""));
     this.#control();
   }
 
@@ -118,12 +125,13 @@ export class TerminalSession {
     await this.#terminal.kill();
   }
 
-  tellSaved({ revision, change_id }: Flushed, current: number): void {
-    if (revision === undefined && change_id === undefined) return;
+  tellSaved({ revision, change_id, warnings }: Flushed, current: number): void {
+    if (revision === undefined && change_id === undefined && warnings.length === 0) return;
     void this.#connection?.notify("terminal.saved", {
       terminal_id: this.id,
       revision: revision ?? current,
       ...(change_id === undefined ? {} : { change_id }),
+      ...(warnings.length === 0 ? {} : { warnings: [...warnings] }),
     });
   }
 
@@ -183,13 +191,20 @@ export class TerminalSession {
     if (this.#connection === undefined) return;
     this.#seq += 1;
     this.#unacknowledged.push({ seq: this.#seq, bytes: data.length });
-    void this.#connection.notify("terminal.output", { terminal_id: this.id, seq: this.#seq, data });
+    this.#unsent += data.length;
+    void this.#connection
+      .notify("terminal.output", { terminal_id: this.id, seq: this.#seq, data })
+      .then(() => {
+        this.#unsent -= data.length;
+        this.#control();
+      });
   }
 
   /** Read no faster than the connection shows; without one, as fast as it comes. */
   #control(): void {
     const { output } = this.#terminal;
-    const waiting = this.#unacknowledged.reduce((sum, { bytes }) => sum + bytes, 0);
+    const unacknowledged = this.#unacknowledged.reduce((sum, { bytes }) => sum + bytes, 0);
+    const waiting = Math.max(unacknowledged, this.#connection === undefined ? 0 : this.#unsent);
     if (waiting > HIGH_BYTES) output.pause();
     else if (waiting <= LOW_BYTES && output.isPaused()) output.resume();
   }

@@ -54,6 +54,11 @@ export class Terminals {
         size: { cols: columns, rows },
         ...(command === undefined ? {} : { argv: [command, ...args] }),
       });
+      if (signal.aborted) {
+        // Whoever asked has been told that it took too long.
+        await terminal.kill();
+        throw signal.reason;
+      }
       const session = new TerminalSession({
         id: newId("terminal"),
         user_id: caller.user_id,
@@ -87,9 +92,16 @@ export class Terminals {
     await ended;
   }
 
-  /** Signal one process in it. @throws AppError NotFound. */
-  async signal(user_id: string, terminal_id: string, pid: number, signal: NodeJS.Signals): Promise<void> {
-    await this.#held.find(user_id, terminal_id).value.terminal.signalProcess(pid, signal);
+  /** Signal one process in it, or (without `pid`) what has its input, as Ctrl+C does. @throws AppError NotFound. */
+  async signal(
+    user_id: string,
+    terminal_id: string,
+    signal: NodeJS.Signals,
+    pid: number | undefined,
+  ): Promise<void> {
+    const { terminal } = this.#held.find(user_id, terminal_id).value;
+    if (pid === undefined) await terminal.signal(signal);
+    else await terminal.signalProcess(pid, signal);
   }
 
   sessions(user_id: string, project_id?: string): TerminalSession[] {

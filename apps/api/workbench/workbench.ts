@@ -123,8 +123,11 @@ export class Workbench {
   /** End everything; what programs changed is kept. */
   async close(): Promise<void> {
     const { programs, terminals, modules, machines } = this;
-    await Promise.all([programs, terminals, modules, machines].map((each) => each.close()));
-    await this.engines.close();
+    const parts = [programs, terminals, modules, machines];
+    const ended = await Promise.allSettled(parts.map((each) => each.close()));
+    // Whatever did not end well: what is on disk is kept.
     await this.workspaces.close();
+    await this.engines.close();
+    for (const part of ended) if (part.status === "rejected") throw part.reason;
   }
 }
