@@ -1,4 +1,5 @@
 import { execFileSync } from "node:child_process";
+import { existsSync } from "node:fs";
 import { rm } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { countsProcessesPerNamespace, findProgram, readSystemFile } from "./host.ts";
@@ -9,7 +10,7 @@ import { findScopeCommand } from "./limits/systemd.ts";
 import { explain } from "./probe.ts";
 import { readProcess } from "./process-tree.ts";
 import { probeSandbox } from "./sandboxes.ts";
-import { makeTemporary, openForTest, silent } from "./testing/harness.ts";
+import { makeTemporary, openForTest, silent, until } from "./testing/harness.ts";
 
 const isRoot = process.getuid?.() === 0;
 
@@ -97,9 +98,9 @@ describe("control groups", () => {
       execFileSync("mkdir", ["-p", group]);
       const script = `sleep 1000 >/dev/null 2>&1 & echo $! > ${group}/cgroup.procs; echo FROZEN > ${group}/freezer.state; echo $!`;
       const pid = Number(execFileSync("sh", ["-c", script], { encoding: "utf8" }));
-      expect(await removeInstanceGroups([`${mount.path}/${FAMILY}`], dead)).toBe(1);
-      expect(readProcess(pid)?.state ?? "Z").toBe("Z");
-      expect(() => execFileSync("ls", [group], { stdio: "ignore" })).toThrow();
+      // Another server of this machine that starts at this moment may be quicker.
+      await removeInstanceGroups([`${mount.path}/${FAMILY}`], dead);
+      await until(() => (readProcess(pid)?.state ?? "Z") === "Z" && !existsSync(group));
     },
   );
 

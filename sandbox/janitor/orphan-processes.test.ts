@@ -85,10 +85,12 @@ describe("processes", () => {
     const gone = `bwrap ${PLAIN.join(" ")} sleep 1000 & sleep 1000 & echo $!`;
     const other = await scene.start("setsid", ["sh", "-c", gone]);
     await writeFile(join(home, "launchers"), `${other.session} 1\n`);
-    const half = [...allProcesses().values()].filter(
-      ({ session, command }) => session === other.session && command === "bwrap",
-    );
-    expect(half.length).toBeGreaterThan(0);
+    const half = await until(() => {
+      const found = [...allProcesses().values()].filter(
+        ({ session, command }) => session === other.session && command === "bwrap",
+      );
+      return found.length > 0 && found;
+    });
     await scene.clear();
     expect(isRunning(launcher)).toBe(false);
     expect(half.filter(isRunning)).toEqual([]);

@@ -125,7 +125,8 @@ describe.each(["the best limits", "rlimits"] as const)("with %s", (name) => {
       await once(fatal.stdout, "readable");
       fatal.stdout.destroy();
       fatal.stderr.resume();
-      expect(await fatal.exited).toMatchObject({ code: 128 + 13 });
+      // Its stream is a socket: closed with something unread in it, the next write is told that first (exit code 1).
+      expect([128 + 13, 1]).toContain((await fatal.exited).code);
       const told = await start("trap '' PIPE; while echo x; do :; done 2>/dev/null; exit 7");
       await once(told.stdout, "readable");
       told.stdout.destroy();

@@ -51,6 +51,8 @@ export async function followWorkspace(use: WorkspaceUse, options: FollowOptions)
     onChange: () => void flushSoon(),
     onError: (error) => log.warn({ err: error }, "a workspace is not watched any more"),
   });
+  // What was changed before the watch was set.
+  void flushSoon();
   const refreshing = repeat(log, "refresh a workspace", REFRESH_MS, () => workspace.refresh());
   return {
     async [Symbol.asyncDispose]() {
