@@ -22,8 +22,6 @@ const FREEZE_ATTEMPTS = 400;
 const FREEZE_WAIT_MS = 5;
 /** What a process outside of any group weighs, and a group that weighs 100 as control groups v2 count. */
 const GROUP_SHARES = 1024;
-/** All sandboxes together, per core: the server, its launcher and its database go first when all cores are taken. */
-const FAMILY_SHARES = 256;
 
 /** One directory per hierarchy a sandbox is in; `core` is the v2 one that most v1 machines have beside. */
 interface Homes {
@@ -158,9 +156,9 @@ export async function openCgroup1(instance: string): Promise<LimitDriver> {
   };
   try {
     await makeDirectories(...(Object.values(families) as string[]), ...(Object.values(homes) as string[]));
-    // Whatever their number.
+    // All sandboxes together weigh as much as one busy program per core, whatever their number.
     if (families.cpu !== undefined) {
-      await write(families.cpu, "cpu.shares", FAMILY_SHARES * availableParallelism());
+      await write(families.cpu, "cpu.shares", GROUP_SHARES * availableParallelism());
     }
     const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
     await (await driver.create("trial", trial)).remove();
