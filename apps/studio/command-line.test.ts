@@ -64,12 +64,16 @@ describe("the command line", () => {
       "node",
       "data",
       "database",
-      "sandbox",
+      "sandbox fs",
+      "sandbox run",
+      "sandbox wasm",
+      "sandbox micro",
+      "languages",
       "opencode",
       "ripgrep",
       "git",
       "models",
-      "kvm",
+      "inference",
     ]) {
       expect(stdout).toMatch(new RegExp(`^(ok|NOT)\\s+${part}\\b`, "m"));
     }

@@ -129,7 +129,7 @@ function bounds(sandboxes: Sandboxes): Pick<Fixture["scenarios"], Bound> {
       assert.equal(limit, "memory");
     },
     async time() {
-      const result = await command(sandboxes, "trap '' TERM; while :; do :; done", {}, { timeoutMs: 500 });
+      const result = await command(sandboxes, "trap '' TERM; while :; do :; done", {}, { timeoutMs: 5000 });
       assert.deepEqual([result.limit, result.signal], ["time", "SIGKILL"]);
     },
     async output() {
@@ -143,7 +143,7 @@ function bounds(sandboxes: Sandboxes): Pick<Fixture["scenarios"], Bound> {
     async processes() {
       const limits = { ...LIMITS, processes: 20 };
       const script = "for i in $(seq 100); do sleep 100 & done 2>&1; echo all";
-      const { text } = await command(sandboxes, script, { limits }, { timeoutMs: 3000 });
+      const { text } = await command(sandboxes, script, { limits }, { timeoutMs: 60_000 });
       assert.match(text, /fork|Resource temporarily/);
     },
     async disk() {
