@@ -1,5 +1,9 @@
 import { defineConfig } from "vitest/config";
 
+const NO_TESTS = ["node_modules/**", "**/dist/**", "data/**", ".runtime/**"];
+/** What takes the whole machine: nothing else could be judged beside it. */
+const ALONE = ["tests/security/crowd.test.ts"];
+
 export default defineConfig({
   test: {
     // Real databases, sandboxes and browsers on two cores: few files at a time, generous time-outs.
@@ -8,8 +12,14 @@ export default defineConfig({
     expect: { poll: { timeout: 30_000 } },
     hookTimeout: 120_000,
     teardownTimeout: 30_000,
-    include: ["**/*.test.ts", "**/*.test.tsx"],
-    exclude: ["node_modules/**", "**/dist/**", "data/**", ".runtime/**"],
+    exclude: NO_TESTS,
+    projects: [
+      {
+        extends: true,
+        test: { name: "together", include: ["**/*.test.ts", "**/*.test.tsx"], exclude: ALONE },
+      },
+      { extends: true, test: { name: "alone", include: ALONE, sequence: { groupOrder: 1 } } },
+    ],
     reporters: ["default", "./tests/support/closing-line-reporter.ts"],
     coverage: {
       provider: "v8",
