@@ -1,10 +1,12 @@
 import { diskUse } from "#platform/host/host-load.ts";
 import { type Repeating, repeat } from "#platform/repeat.ts";
+import { Serial } from "#platform/serial.ts";
 import { inSpan } from "#platform/telemetry.ts";
+import { within } from "#platform/waiting.ts";
 import { AppError } from "#schemas";
 import type { SandboxLog } from "../types.ts";
 import { Ages, type Clocks } from "./ages.ts";
-import { Remover, within } from "./removal.ts";
+import { Remover } from "./removal.ts";
 import { type JanitorReport, type Occasion, Round, type Rules } from "./round.ts";
 import type { CleanSource } from "./source.ts";
 
@@ -57,7 +59,8 @@ class OpenJanitor implements Janitor {
   readonly #ages: Ages;
   readonly #repeating: Repeating;
   #last: JanitorReport | undefined;
-  #tail: Promise<unknown>;
+  /** Rounds come one after the other. */
+  readonly #rounds = new Serial();
   #closing: Promise<void> | undefined;
 
   constructor(options: JanitorOptions) {
@@ -75,7 +78,7 @@ class OpenJanitor implements Janitor {
     this.#sources = [...sources];
     this.#remover = new Remover(log);
     this.#ages = new Ages(options.clocks);
-    this.#tail = this.#round("start", () => this.#leftWhileOpen());
+    void this.#enqueue("start", () => this.#leftWhileOpen());
     this.#repeating = repeat(log, "cleaning up", options.everyMs ?? EVERY_MS, async () => {
       await this.run("timer");
     });
@@ -126,11 +129,8 @@ class OpenJanitor implements Janitor {
     );
   }
 
-  /** Rounds come one after the other. */
   #enqueue(occasion: Occasion, left: () => number): Promise<JanitorReport> {
-    const round = this.#tail.then(() => this.#round(occasion, left));
-    this.#tail = round;
-    return round;
+    return this.#rounds.run(() => this.#round(occasion, left));
   }
 
   /** Never throws: what can fail is counted in the report. */

@@ -1,7 +1,6 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { Counter } from "prom-client";
 import { metricsRegistry } from "#platform/metrics.ts";
-import { AppError } from "#schemas";
+import { within } from "#platform/waiting.ts";
 import type { SandboxLog } from "../types.ts";
 import type { Candidate, CleanSource, RemoveOutcome, RemoveReason } from "./source.ts";
 
@@ -26,22 +25,6 @@ const freed = new Counter({
   labelNames: ["source"],
   registers: [metricsRegistry],
 });
-
-/** `act`'s result; AppError Timeout after `ms`, and then nobody waits for it any more. */
-export async function within<T>(ms: number, what: string, act: () => Promise<T>): Promise<T> {
-  const stop = new AbortController();
-  const late = sleep(ms, undefined, { signal: stop.signal }).then(
-    () => {
-      throw new AppError("Timeout", `${what} took longer than ${ms} ms.`);
-    },
-    () => new Promise<never>(() => undefined),
-  );
-  try {
-    return await Promise.race([act(), late]);
-  } finally {
-    stop.abort();
-  }
-}
 
 /** Removes one thing after the other, each in bounded time; what hangs is left behind and not touched again. */
 export class Remover {

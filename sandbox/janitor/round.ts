@@ -1,7 +1,8 @@
 import { stat } from "node:fs/promises";
+import { within } from "#platform/waiting.ts";
 import type { SandboxLog } from "../types.ts";
 import type { Ages } from "./ages.ts";
-import { type Remover, within } from "./removal.ts";
+import type { Remover } from "./removal.ts";
 import type { Candidate, CleanSource, RemoveReason } from "./source.ts";
 
 const DISK_READ_MS = 5000;

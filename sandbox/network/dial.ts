@@ -1,4 +1,5 @@
 import { isIP, connect as netConnect, type Socket } from "node:net";
+import { orAborted } from "#platform/waiting.ts";
 import { mayDial, type Reach } from "./addresses.ts";
 import type { RefusalReason } from "./limits.ts";
 import { Refusal } from "./refusal.ts";
@@ -15,19 +16,6 @@ export interface DialOptions {
   connectMs: number;
   /** Whoever asked has gone, or the proxy closes. */
   signal: AbortSignal;
-}
-
-/** The outcome of `work`, or a rejection as soon as `signal` aborts. */
-async function orAbort<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(signal.reason);
-  if (signal.aborted) onAbort();
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-  }
 }
 
 /** Every address a host has, all of them allowed: a mixed answer is an attack. */
@@ -74,7 +62,7 @@ export async function dial(host: string, port: number, options: DialOptions): Pr
   const late = AbortSignal.timeout(options.connectMs);
   const signal = AbortSignal.any([options.signal, late]);
   const failed = (reason: RefusalReason) => new Refusal(late.aborted ? "timeout" : reason, host, port);
-  const addresses = await orAbort(addressesOf(host, options), signal).catch(() => "unresolved" as const);
+  const addresses = await orAborted(addressesOf(host, options), signal).catch(() => "unresolved" as const);
   if (typeof addresses === "string") throw failed(addresses);
   return open(host, port, addresses, signal).catch(() => {
     throw failed("unreachable");

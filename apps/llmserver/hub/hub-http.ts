@@ -2,6 +2,7 @@ import { Agent, type buildConnector, type Dispatcher, request } from "undici";
 import type { Config } from "#platform/config/config.ts";
 import { parseForeignJson } from "#platform/json.ts";
 import type { Log } from "#platform/log.ts";
+import { orAborted } from "#platform/waiting.ts";
 import { connector } from "../remote/connector.ts";
 import { retryAfterSeconds } from "../remote/failures.ts";
 import { downloadFailed, statusFailure } from "./failures.ts";
@@ -143,6 +144,7 @@ export class HubHttp implements AsyncDisposable {
       headersTimeout: 0,
       bodyTimeout: 0,
     });
+    // undici notices an abort only once it is connected; whoever cancels does not wait for that.
     return await orAborted(response, signal);
   }
 
@@ -166,20 +168,6 @@ export function discard(body: HubAnswer["body"]): void {
   // Its error, if it has one, has nobody to go to.
   body.on("error", () => undefined);
   body.destroy();
-}
-
-/** undici notices an abort only once it is connected; whoever cancels does not wait for that. */
-async function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const leave = () => reject(signal.reason);
-  signal.addEventListener("abort", leave, { once: true });
-  if (signal.aborted) leave();
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", leave);
-    work.catch(() => undefined);
-  }
 }
 
 function nextUrl(location: unknown, from: URL): URL {

@@ -1,4 +1,4 @@
-import type { AppError } from "#schemas";
+import { AppError } from "#schemas";
 import type { Availability, SandboxStats } from "../../types.ts";
 
 /** What user code is written for; every machine has both interpreters, this one runs what is given as `code`. */
@@ -89,3 +89,7 @@ export interface MicroDriver {
   fingerprint(): Promise<string>;
   close(): Promise<void>;
 }
+
+/** Whoever asked for a machine does not want it any more. */
+export const startCancelled = () =>
+  new AppError("Cancelled", "The start of a virtual machine was cancelled.");

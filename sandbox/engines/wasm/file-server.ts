@@ -1,3 +1,4 @@
+import { within } from "#platform/waiting.ts";
 import { AppError, type ErrorCode } from "#schemas";
 import { ERRNO } from "./host/file-client.ts";
 import type { FileOperation } from "./host/protocol.ts";
@@ -26,20 +27,7 @@ function isPlain(path: string): boolean {
   return path.split("/").every((part) => part !== "" && part !== "." && part !== "..");
 }
 
-async function within<T>(act: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(
-      () => reject(new AppError("Timeout", "The files did not answer.")),
-      WASM_LIMITS.fileTimeoutMs,
-    );
-  });
-  try {
-    return await Promise.race([act, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
+const bounded = <T>(work: Promise<T>) => within(WASM_LIMITS.fileTimeoutMs, "A module's files", () => work);
 
 const failed = (errno: number): FileAnswer => ({ errno, bytes: new Uint8Array() });
 
@@ -51,7 +39,7 @@ async function serve(
 ): Promise<FileAnswer> {
   const maxBytes = Math.min(files.maxBytes, WASM_LIMITS.fileBytes);
   if (operation === "list") {
-    const entries = await within(files.list(path));
+    const entries = await bounded(files.list(path));
     if (entries === undefined) return failed(ERRNO.noEntry);
     const some = entries
       .slice(0, WASM_LIMITS.fileEntries)
@@ -60,14 +48,14 @@ async function serve(
   }
   if (path === "") return failed(ERRNO.isDirectory);
   if (operation === "read") {
-    const bytes = await within(files.read(path));
+    const bytes = await bounded(files.read(path));
     if (bytes === undefined) return failed(ERRNO.noEntry);
     return bytes.length > maxBytes ? failed(ERRNO.tooBig) : { errno: 0, bytes };
   }
   if (files.write === undefined) return failed(ERRNO.readOnly);
   if (content.length > maxBytes) return failed(ERRNO.tooBig);
   // A copy: the caller may keep it, and it is a part of what came from the host.
-  await within(files.write(path, content.slice()));
+  await bounded(files.write(path, content.slice()));
   return { errno: 0, bytes: new Uint8Array() };
 }
 

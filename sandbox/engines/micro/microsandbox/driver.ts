@@ -7,7 +7,15 @@ import { AppError, toAppError } from "#schemas";
 import type { SandboxHost } from "../../../sandboxes.ts";
 import type { Slot } from "../../../slots.ts";
 import type { Availability, SandboxLog, SandboxStats } from "../../../types.ts";
-import type { DriverVm, GuestCommand, GuestResult, MachineSpec, MicroDriver, VmExit } from "../driver.ts";
+import {
+  type DriverVm,
+  type GuestCommand,
+  type GuestResult,
+  type MachineSpec,
+  type MicroDriver,
+  startCancelled,
+  type VmExit,
+} from "../driver.ts";
 import { findImage, whyNoImage } from "../image.ts";
 import { HostClient } from "./client.ts";
 import type { Ended } from "./protocol.ts";
@@ -124,7 +132,7 @@ export class MicrosandboxDriver implements MicroDriver {
       this.#opened = undefined;
       throw error;
     });
-    if (signal?.aborted) throw new AppError("Cancelled", "The start of a virtual machine was cancelled.");
+    if (signal?.aborted) throw startCancelled();
     const name = newId("machine");
     const memoryMib = Math.floor(spec.memoryBytes / MIB);
     const diskMib = Math.max(1, Math.floor(spec.diskBytes / MIB));
@@ -132,7 +140,7 @@ export class MicrosandboxDriver implements MicroDriver {
     const vm = new MicrosandboxVm(client, name);
     if (!signal?.aborted) return vm;
     await vm.stop();
-    throw new AppError("Cancelled", "The start of a virtual machine was cancelled.");
+    throw startCancelled();
   }
 
   async #open(): Promise<Opened> {

@@ -1,4 +1,6 @@
+import { orAborted } from "#platform/waiting.ts";
 import { AppError } from "#schemas";
+import { startCancelled } from "../driver.ts";
 import { AgentClient } from "../guest/agent-client.ts";
 import { KERNEL_APPEND } from "../image.ts";
 import { QemuJail } from "./jail.ts";
@@ -29,27 +31,15 @@ async function withAgent(jail: QemuJail, readyMs: number, signal?: AbortSignal):
       );
     });
     ended.catch(() => undefined);
-    const aborted = rejection(signal);
     const connecting = AgentClient.connect(jail.agent, { readyMs });
     // It arrived paused, so that nothing was lost before somebody listened.
     jail.agent.resume();
-    const agent = await Promise.race([connecting, ended, aborted.promise]);
-    aborted.drop();
+    const agent = await orAborted(Promise.race([connecting, ended]), signal, startCancelled);
     return { jail, agent };
   } catch (error) {
     await jail.stop();
     throw error;
   }
-}
-
-/** Rejects when `signal` aborts. */
-function rejection(signal: AbortSignal | undefined) {
-  const { promise, reject } = Promise.withResolvers<never>();
-  promise.catch(() => undefined);
-  const onAbort = () => reject(new AppError("Cancelled", "The start of a virtual machine was cancelled."));
-  if (signal?.aborted) onAbort();
-  signal?.addEventListener("abort", onAbort, { once: true });
-  return { promise, drop: () => signal?.removeEventListener("abort", onAbort) };
 }
 
 /** Boot a machine whose memory is a file in its slot (`ram/ram`), and hold it still, waiting for its first order. */

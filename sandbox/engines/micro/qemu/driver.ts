@@ -1,9 +1,10 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
+import { orAborted } from "#platform/waiting.ts";
 import { AppError, toAppError } from "#schemas";
 import { findProgram } from "../../../host.ts";
 import type { Availability } from "../../../types.ts";
-import type { DriverVm, MachineSpec, MicroDriver } from "../driver.ts";
+import { type DriverVm, type MachineSpec, type MicroDriver, startCancelled } from "../driver.ts";
 import { findImage, type MicroImage, whyNoImage } from "../image.ts";
 import { restoreSnapshot, restoreTemplate } from "./boot.ts";
 import { OVERHEAD_BYTES } from "./jail.ts";
@@ -68,7 +69,7 @@ export class QemuDriver implements MicroDriver {
 
   async start(spec: MachineSpec, signal?: AbortSignal): Promise<DriverVm> {
     const { context, templates } = this.#open();
-    const template = await abortable(templates.get(spec), signal);
+    const template = await orAborted(templates.get(spec), signal, startCancelled);
     try {
       return await this.#fromTemplate(context, spec, template, signal);
     } catch (error) {
@@ -77,7 +78,12 @@ export class QemuDriver implements MicroDriver {
       if (signal?.aborted || sound) throw error;
       context.log.error({ err: error }, "a template of virtual machines is broken and is built anew");
       await templates.discard(spec, template);
-      return this.#fromTemplate(context, spec, await abortable(templates.get(spec), signal), signal);
+      return this.#fromTemplate(
+        context,
+        spec,
+        await orAborted(templates.get(spec), signal, startCancelled),
+        signal,
+      );
     }
   }
 
@@ -130,18 +136,3 @@ export class QemuDriver implements MicroDriver {
 }
 
 const unavailable = (message: string) => new AppError("EngineUnavailable", message, { hint: HINT });
-
-/** Somebody who waits for a template may stop waiting; it is built for the others all the same. */
-async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work;
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(new AppError("Cancelled", "The start of a virtual machine was cancelled."));
-  if (signal.aborted) onAbort();
-  signal.addEventListener("abort", onAbort, { once: true });
-  try {
-    return await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener("abort", onAbort);
-    promise.catch(() => undefined);
-  }
-}
