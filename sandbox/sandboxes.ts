@@ -1,4 +1,5 @@
 import { AppError, toAppError } from "#schemas";
+import { notAvailable } from "./availability.ts";
 import { RunEngine } from "./engines/run/engine.ts";
 import { newInstanceName } from "./instance.ts";
 import { noteLauncher } from "./janitor/orphan-directories.ts";
@@ -220,8 +221,6 @@ export async function probeSandbox(options: SandboxesOptions): Promise<Availabil
     await using sandboxes = await openSandboxes(options);
     return await sandboxes.probe();
   } catch (error) {
-    const { message, details } = toAppError(error);
-    const { hint } = details;
-    return { available: false, tier: null, reasons: [message], ...(hint === undefined ? {} : { hint }) };
+    return notAvailable(error);
   }
 }

@@ -1,7 +1,8 @@
 import { mkdtemp, rm, symlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { isAbsolute, join } from "node:path";
-import { AppError, toAppError } from "#schemas";
+import { AppError } from "#schemas";
+import { notAvailable, remembered } from "../../availability.ts";
 import { operation } from "../../operations.ts";
 import type { Availability, Engine } from "../../types.ts";
 import { FsDirectory } from "./directory.ts";
@@ -41,7 +42,17 @@ function checkSpec({ root, owner, quota }: FsSpec): void {
 }
 
 /** Whether a directory can be used without being left, shown in one of our own. */
-async function tryOut(): Promise<void> {
+async function tryOut(): Promise<Availability> {
+  return await openForTrial().then(
+    () => ({ available: true, tier: null, reasons: [] }),
+    (error: unknown) => ({
+      ...notAvailable(error),
+      hint: "The server needs Linux with /proc mounted and a writable temporary directory (TMPDIR).",
+    }),
+  );
+}
+
+async function openForTrial(): Promise<void> {
   const dir = await mkdtemp(join(tmpdir(), "cds-fs-"));
   try {
     await symlink("/etc", join(dir, "link"));
@@ -62,24 +73,9 @@ async function tryOut(): Promise<void> {
 /** Directories on disk that we use while programs in sandboxes change them. */
 export class FsEngine implements Engine<FsSpec, FsDirectory> {
   readonly name = "fs";
+  readonly probe = remembered(tryOut);
   readonly #open = new Set<FsDirectory>();
-  #availability: Promise<Availability> | undefined;
   #closed = false;
-
-  async probe(): Promise<Availability> {
-    this.#availability ??= tryOut().then(
-      () => ({ available: true, tier: null, reasons: [] }),
-      (error: unknown) => ({
-        available: false,
-        tier: null,
-        reasons: [toAppError(error).message],
-        hint: "The server needs Linux with /proc mounted and a writable temporary directory (TMPDIR).",
-      }),
-    );
-    const availability = await this.#availability;
-    if (!availability.available) this.#availability = undefined;
-    return availability;
-  }
 
   /**
    * Use a directory. @throws AppError InvalidParams, NotFound when there is none, Forbidden or Conflict when it is a

@@ -1,6 +1,7 @@
 import { chmod, chown, stat, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { AppError } from "#schemas";
+import { remembered } from "../../availability.ts";
 import { findProgram, type SystemLayout, systemLayout } from "../../host.ts";
 import type { Launched, LauncherClient } from "../../launcher/client.ts";
 import type { LimitDriver, LimitGroup } from "../../limits/limits.ts";
@@ -64,6 +65,7 @@ function need(name: keyof typeof NEEDED): string {
 /** Programs in namespaces of their own by bubblewrap: no network, no host files, a system-call filter, limits. */
 export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   readonly name = "run";
+  readonly probe: () => Promise<Availability>;
   readonly #input: RunEngineInput;
   readonly #system: SystemLayout;
   readonly #filter: string;
@@ -71,12 +73,12 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   readonly #open = new Map<RunTree, Slot>();
   readonly #running = new Set<RunProcess>();
   readonly #terminals = new Set<RunTerminal>();
-  #availability: Promise<Availability> | undefined;
   #count = 0;
   #closed = false;
 
   private constructor(input: RunEngineInput, filter: string) {
     this.#input = input;
+    this.probe = remembered(input.probe);
     this.#system = systemLayout();
     this.#filter = filter;
   }
@@ -94,13 +96,6 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   /** The terminals whose program has not ended, oldest first. */
   terminals(): readonly SandboxTerminal[] {
     return [...this.#terminals];
-  }
-
-  async probe(): Promise<Availability> {
-    this.#availability ??= this.#input.probe();
-    const availability = await this.#availability;
-    if (!availability.available) this.#availability = undefined;
-    return availability;
   }
 
   /**

@@ -1,5 +1,6 @@
 import { newId } from "#platform/ids.ts";
-import { AppError, toAppError } from "#schemas";
+import { AppError } from "#schemas";
+import { notAvailable, remembered } from "../../availability.ts";
 import { operation } from "../../operations.ts";
 import type { SandboxHost } from "../../sandboxes.ts";
 import type { Availability, Engine, SandboxLog } from "../../types.ts";
@@ -28,10 +29,10 @@ export interface WasmEngineOptions {
  */
 export class WasmEngine implements Engine<WasmSpec, WasmInstance> {
   readonly name = "wasm";
+  readonly probe = remembered(() => this.#trial());
   readonly #domains: Domains;
   readonly #open = new Set<WasmInstance>();
   #loading = 0;
-  #availability: Promise<Availability> | undefined;
   #closed = false;
 
   private constructor({ host, log, idleMs = WASM_LIMITS.idleMs, spare = true }: WasmEngineOptions) {
@@ -50,13 +51,6 @@ export class WasmEngine implements Engine<WasmSpec, WasmInstance> {
 
   list(): readonly WasmInstance[] {
     return [...this.#open];
-  }
-
-  async probe(): Promise<Availability> {
-    this.#availability ??= this.#trial();
-    const availability = await this.#availability;
-    if (!availability.available) this.#availability = undefined;
-    return availability;
   }
 
   /**
@@ -173,9 +167,7 @@ export class WasmEngine implements Engine<WasmSpec, WasmInstance> {
       if (results[0] === TRIAL_ANSWER) return { available: true, tier: null, reasons: [] };
       return { available: false, tier: null, reasons: ["A trial module computed something wrong."] };
     } catch (error) {
-      const { message, details } = toAppError(error);
-      const { hint } = details;
-      return { available: false, tier: null, reasons: [message], ...(hint === undefined ? {} : { hint }) };
+      return notAvailable(error);
     }
   }
 }

@@ -1,7 +1,8 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
 import { orAborted } from "#platform/waiting.ts";
-import { AppError, toAppError } from "#schemas";
+import { AppError } from "#schemas";
+import { notAvailable } from "../../../availability.ts";
 import { findProgram } from "../../../host.ts";
 import type { Availability } from "../../../types.ts";
 import { type DriverVm, type MachineSpec, type MicroDriver, startCancelled } from "../driver.ts";
@@ -62,8 +63,7 @@ export class QemuDriver implements MicroDriver {
         hint: HINT,
       };
     } catch (error) {
-      const { message, details } = toAppError(error);
-      return { available: false, tier: null, reasons: [message], hint: details.hint ?? HINT };
+      return notAvailable(error, HINT);
     }
   }
 

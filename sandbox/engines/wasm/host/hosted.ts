@@ -1,14 +1,15 @@
 import { MessageChannel, type MessagePort, type Worker } from "node:worker_threads";
-import type {
-  CallOrder,
-  Compiled,
-  FromWorker,
-  HostError,
-  HostErrorCode,
-  LoadOrder,
-  Outcome,
-  ToWorker,
-  WasmExport,
+import {
+  type CallOrder,
+  type Compiled,
+  type FromWorker,
+  failedOutcome,
+  type HostError,
+  type HostErrorCode,
+  type LoadOrder,
+  type Outcome,
+  type ToWorker,
+  type WasmExport,
 } from "./protocol.ts";
 
 const FLAG_BYTES = 4;
@@ -114,25 +115,11 @@ export class Hosted {
     this.#answers.close();
     const finish = () => {
       if (busy !== undefined) {
-        this.#events.done(busy, nothing({ code, message, details }), new Uint8Array(), undefined);
+        this.#events.done(busy, failedOutcome({ code, message, details }), new Uint8Array(), undefined);
       }
       this.#events.ended();
     };
     // The answer says that nothing runs any more.
     this.#thread.terminate().then(finish, finish);
   }
-}
-
-function nothing(error: HostError): Outcome {
-  return {
-    results: [],
-    fuelUsed: 0,
-    memoryBytes: 0,
-    exitCode: null,
-    stdoutBytes: 0,
-    stdoutTruncated: false,
-    stderrTruncated: false,
-    error,
-    dead: true,
-  };
 }

@@ -5,7 +5,7 @@
 import { encodeFrame, FrameReader } from "./frames.ts";
 import { Hosted } from "./hosted.ts";
 import { ModuleCache } from "./module-cache.ts";
-import type { FromHost, LoadOrder, ToHost } from "./protocol.ts";
+import { type FromHost, failedOutcome, type LoadOrder, type ToHost } from "./protocol.ts";
 import { ThreadPool } from "./thread-pool.ts";
 
 /** The server is trusted: these only catch a stream that is none. */
@@ -50,12 +50,8 @@ function load(order: LoadOrder, payload: Uint8Array): void {
 
 /** For an order to an instance that has just ended by itself. */
 function refuse(id: number): void {
-  const outcome = {
-    ...{ results: [], fuelUsed: 0, memoryBytes: 0, exitCode: null, stdoutBytes: 0 },
-    ...{ stdoutTruncated: false, stderrTruncated: false, dead: true },
-    error: { code: "Unavailable" as const, message: "The module has ended.", details: {} },
-  };
-  send({ type: "done", id, outcome });
+  const error = { code: "Unavailable" as const, message: "The module has ended.", details: {} };
+  send({ type: "done", id, outcome: failedOutcome(error) });
 }
 
 function obey(order: ToHost, payload: Uint8Array): void {

@@ -3,27 +3,13 @@ import { parentPort } from "node:worker_threads";
 import { PAGE_BYTES } from "../meter/limits.ts";
 import { compile } from "./compile.ts";
 import { ModuleInstance } from "./instance.ts";
-import type { FromWorker, HostError, Outcome, ToWorker } from "./protocol.ts";
+import { type FromWorker, failedOutcome, type ToWorker } from "./protocol.ts";
 import { describe } from "./traps.ts";
 
 let instance: ModuleInstance | undefined;
 
 function send(message: FromWorker): void {
   parentPort?.postMessage(message);
-}
-
-function failure(error: HostError | null): Outcome {
-  return {
-    results: [],
-    fuelUsed: 0,
-    memoryBytes: 0,
-    exitCode: null,
-    stdoutBytes: 0,
-    stdoutTruncated: false,
-    stderrTruncated: false,
-    error,
-    dead: true,
-  };
 }
 
 function load(message: Extract<ToWorker, { kind: "load" }>): void {
@@ -36,7 +22,7 @@ function load(message: Extract<ToWorker, { kind: "load" }>): void {
   if (compiled === undefined) return;
   if (compiled.minPages > order.memoryPages) {
     const [needed, allowed] = [compiled.minPages * PAGE_BYTES, order.memoryPages * PAGE_BYTES];
-    const outcome = failure({
+    const outcome = failedOutcome({
       code: "InvalidParams",
       message: `The module needs ${needed} bytes of memory to begin with; ${allowed} are allowed.`,
       details: { needed, allowed, hint: "Load it with a higher memory limit." },
@@ -51,7 +37,7 @@ function load(message: Extract<ToWorker, { kind: "load" }>): void {
 
 function limit(held: ModuleInstance, id: number, pages: number): void {
   const { memoryBytes } = held;
-  const outcome = { ...failure(null), memoryBytes, dead: false };
+  const outcome = { ...failedOutcome(null), memoryBytes, dead: false };
   const allowed = pages * PAGE_BYTES;
   if (memoryBytes > allowed) {
     outcome.error = {
@@ -77,6 +63,6 @@ parentPort?.on("message", (message: ToWorker) => {
     handle(message);
   } catch (error) {
     const id = message.kind === "limit" ? message.id : message.order.id;
-    send({ kind: "done", id, outcome: failure(describe(error)), output: new Uint8Array() });
+    send({ kind: "done", id, outcome: failedOutcome(describe(error)), output: new Uint8Array() });
   }
 });

@@ -44,6 +44,21 @@ export interface Outcome {
   dead: boolean;
 }
 
+/** Nothing came of it, and the instance is dead. */
+export function failedOutcome(error: HostError | null): Outcome {
+  return {
+    results: [],
+    fuelUsed: 0,
+    memoryBytes: 0,
+    exitCode: null,
+    stdoutBytes: 0,
+    stdoutTruncated: false,
+    stderrTruncated: false,
+    error,
+    dead: true,
+  };
+}
+
 export interface LoadOrder {
   type: "load";
   id: number;
