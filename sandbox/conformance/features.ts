@@ -31,8 +31,6 @@ export type Feature = keyof typeof FEATURES;
 export interface Fixture extends AsyncDisposable {
   readonly engine: Engine<never, Instance>;
   readonly availability: Availability;
-  /** Start an instance that only waits to be ended. */
-  idle(): Promise<Instance>;
   /** How each feature is shown: it throws when the engine lacks it. A text says why the engine has no need of it. */
   readonly scenarios: { readonly [F in Feature]: (() => Promise<void>) | string };
 }

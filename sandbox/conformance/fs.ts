@@ -4,22 +4,14 @@ import { mkdir, mkdtemp, readdir, readFile, readlink, rm, symlink, writeFile } f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { Worker } from "node:worker_threads";
-import type { ErrorCode } from "#schemas";
 import type { FsDirectory } from "../engines/fs/directory.ts";
 import { FsEngine, type FsSpec } from "../engines/fs/engine.ts";
 import { countOf, recordSpans } from "../testing/spans.ts";
 import type { Feature, Fixture, FixtureMaker } from "./features.ts";
+import { refused } from "./refused.ts";
 
 const QUOTA = { bytes: 10_000, files: 50, fileBytes: 5000 };
 const NO_PROGRAM = "it starts no program and holds no more than the one file that is read or written";
-
-async function refused(act: () => Promise<unknown>, code: ErrorCode): Promise<void> {
-  await assert.rejects(act, (error: { code: string; details: { hint?: string } }) => {
-    assert.equal(error.code, code);
-    assert.ok(code !== "InvalidParams" || (error.details.hint ?? "") !== "", "without a hint");
-    return true;
-  });
-}
 
 /** An engine and where its directories are made. */
 interface Place {
@@ -292,7 +284,6 @@ export const fsFixture: FixtureMaker = {
     return {
       engine,
       availability: await engine.probe(),
-      idle: () => place.use(),
       scenarios,
       async [Symbol.asyncDispose]() {
         await engine.close();

@@ -1,21 +1,15 @@
 import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
 import { join } from "node:path";
-import { trace } from "@opentelemetry/api";
-import {
-  BasicTracerProvider,
-  InMemorySpanExporter,
-  SimpleSpanProcessor,
-} from "@opentelemetry/sdk-trace-base";
-import { metricsRegistry } from "#platform/metrics.ts";
-import type { ErrorCode } from "#schemas";
 import { MicroEngine } from "../engines/micro/engine.ts";
 import { RAM_PREFIX, SHARED_MEMORY } from "../engines/micro/reconcile.ts";
 import type { VmSpec } from "../engines/micro/settings.ts";
 import type { Vm } from "../engines/micro/vm.ts";
 import { allProcesses, treeOf } from "../process-tree.ts";
 import { openForTest, silent, type TestSandboxes } from "../testing/harness.ts";
+import { countOf, recordSpans } from "../testing/spans.ts";
 import type { Fixture, FixtureMaker } from "./features.ts";
+import { refused } from "./refused.ts";
 
 const MIB = 1024 * 1024;
 /** What the agent gives to every program, and what a shell adds. */
@@ -33,14 +27,6 @@ const GUEST_VARIABLES = [
   "_",
 ];
 
-async function refused(act: () => Promise<unknown>, code: ErrorCode): Promise<void> {
-  await assert.rejects(act, (error: { code?: string; details?: { hint?: string } }) => {
-    assert.equal(error.code, code, String(error));
-    if (code === "InvalidParams") assert.ok(error.details?.hint, `no hint: ${error}`);
-    return true;
-  });
-}
-
 const shell = async (vm: Vm, script: string) =>
   String((await vm.execute({ argv: ["sh", "-c", script] })).stdout).trim();
 
@@ -51,14 +37,6 @@ const emulators = (launcher: number | undefined) =>
   treeOf(launcher ?? 0, allProcesses())
     .filter(({ command }) => command.startsWith("qemu-system"))
     .map(({ pid }) => pid);
-
-async function countOf(operation: string): Promise<number> {
-  const metric = await metricsRegistry.getSingleMetric("sandbox_operations_total")?.get();
-  const own = metric?.values.find(
-    ({ labels }) => labels.engine === "micro" && labels.operation === operation,
-  );
-  return own?.value ?? 0;
-}
 
 /** One engine, and a machine that scenarios share until one of them ends it: starting takes a second or two. */
 class MicroFixture {
@@ -266,11 +244,10 @@ class MicroFixture {
   }
 
   async counted(): Promise<void> {
-    const exporter = new InMemorySpanExporter();
-    const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] });
-    assert.ok(trace.setGlobalTracerProvider(provider), "another provider is in the way");
+    const recording = recordSpans();
     const names = ["start", "execute", "snapshot", "restore", "delete_snapshot", "stop"];
-    const before = await Promise.all(names.map(countOf));
+    const before = await Promise.all(names.map((name) => countOf("micro", name)));
+    let spans: string[] = [];
     try {
       const vm = await this.start();
       await works(vm);
@@ -280,15 +257,15 @@ class MicroFixture {
       await works(restored);
       await restored.close();
       await this.engine.deleteSnapshot(id);
+      spans = recording.finished().map(({ name }) => name);
     } finally {
-      trace.disable();
+      await recording.stop();
     }
-    const after = await Promise.all(names.map(countOf));
+    const after = await Promise.all(names.map((name) => countOf("micro", name)));
     assert.deepEqual(
       after.map((count, index) => count - (before[index] ?? 0)),
       [1, 2, 1, 1, 1, 2],
     );
-    const spans = exporter.getFinishedSpans().map(({ name }) => name);
     for (const name of names) assert.ok(spans.includes(`sandbox.micro.${name}`), `no span for ${name}`);
   }
 
@@ -313,7 +290,6 @@ export const microFixture: FixtureMaker = {
     return {
       engine,
       availability: await engine.probe(),
-      idle: () => fixture.start(),
       scenarios: {
         work: () => fixture.work(),
         failure: () => fixture.failure(),

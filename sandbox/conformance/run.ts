@@ -2,31 +2,17 @@ import assert from "node:assert/strict";
 import { once } from "node:events";
 import { readdir } from "node:fs/promises";
 import { createServer } from "node:net";
-import { trace } from "@opentelemetry/api";
-import {
-  BasicTracerProvider,
-  InMemorySpanExporter,
-  SimpleSpanProcessor,
-} from "@opentelemetry/sdk-trace-base";
-import { metricsRegistry } from "#platform/metrics.ts";
-import type { ErrorCode } from "#schemas";
 import { type CommandOptions, startCommand } from "../engines/run/command.ts";
 import { allProcesses, isRunning, treeOf } from "../process-tree.ts";
 import type { Sandboxes } from "../sandboxes.ts";
 import { LIMITS, openForTest, specFor } from "../testing/harness.ts";
 import { NASTY_TREE } from "../testing/nasty.ts";
+import { countOf, recordSpans } from "../testing/spans.ts";
 import type { SandboxProcess, SandboxSpec } from "../types.ts";
 import type { Feature, Fixture, FixtureMaker } from "./features.ts";
+import { refused } from "./refused.ts";
 
 const MIB = 1024 * 1024;
-
-async function refused(act: () => Promise<unknown>, code: ErrorCode): Promise<void> {
-  await assert.rejects(act, (error: { code: string; details: { hint?: string } }) => {
-    assert.equal(error.code, code);
-    assert.ok(code !== "InvalidParams" || (error.details.hint ?? "") !== "", "without a hint");
-    return true;
-  });
-}
 
 /** Run a shell's script as a command in a slot of its own. */
 async function command(
@@ -53,28 +39,6 @@ async function waiting(sandboxes: Sandboxes, script: string): Promise<SandboxPro
   void running.exited.then(() => slot.release());
   await once(running.stdout, "data");
   return running;
-}
-
-async function countOf(operation: string): Promise<number> {
-  const metric = await metricsRegistry.getSingleMetric("sandbox_operations_total")?.get();
-  const isThis = ({ engine, operation: name }: Record<string, unknown>) =>
-    engine === "run" && name === operation;
-  return metric?.values.find(({ labels }) => isThis(labels))?.value ?? 0;
-}
-
-/** What `act` asks of the engine, as the names of its spans. */
-async function spansOf(act: () => Promise<unknown>): Promise<string[]> {
-  const exporter = new InMemorySpanExporter();
-  const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] });
-  trace.disable();
-  trace.setGlobalTracerProvider(provider);
-  try {
-    await act();
-    return exporter.getFinishedSpans().map(({ name }) => name);
-  } finally {
-    trace.disable();
-    await provider.shutdown();
-  }
 }
 
 /** What it does, and what it says of that which cannot be done. */
@@ -226,8 +190,10 @@ function lifetime(sandboxes: Sandboxes): Pick<Fixture["scenarios"], "cancel" | "
     },
     async counted() {
       const names = ["start", "signal", "kill", "command", "terminal"];
-      const before = await Promise.all(names.map(countOf));
-      const spans = await spansOf(async () => {
+      const before = await Promise.all(names.map((name) => countOf("run", name)));
+      const recording = recordSpans();
+      let spans: string[] = [];
+      try {
         await command(sandboxes, "true");
         const slot = await sandboxes.slots.acquire();
         const { argv, ...spec } = specFor(slot, []);
@@ -236,8 +202,11 @@ function lifetime(sandboxes: Sandboxes): Pick<Fixture["scenarios"], "cancel" | "
         await terminal.kill();
         await refused(() => sandboxes.start(specFor(slot, [])), "InvalidParams");
         await slot.release();
-      });
-      const after = await Promise.all(names.map(countOf));
+        spans = recording.finished().map(({ name }) => name);
+      } finally {
+        await recording.stop();
+      }
+      const after = await Promise.all(names.map((name) => countOf("run", name)));
       for (const [index, name] of names.entries()) {
         const counted = (after[index] ?? 0) - (before[index] ?? 0);
         assert.ok(counted > 0, name);
@@ -285,7 +254,6 @@ export const runFixture: FixtureMaker = {
     return {
       engine: sandboxes.run,
       availability: await sandboxes.run.probe(),
-      idle: () => waiting(sandboxes, "echo ready; exec sleep 1000"),
       scenarios,
       [Symbol.asyncDispose]: () => opened[Symbol.asyncDispose](),
     };

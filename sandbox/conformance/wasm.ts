@@ -1,6 +1,5 @@
 import assert from "node:assert/strict";
 import { readdir } from "node:fs/promises";
-import type { ErrorCode } from "#schemas";
 import { WasmEngine } from "../engines/wasm/engine.ts";
 import type { WasmCallOptions, WasmInstance, WasmSpec, WasmValue } from "../engines/wasm/types.ts";
 import { isRunning, readProcess } from "../process-tree.ts";
@@ -9,18 +8,10 @@ import { countOf, recordSpans } from "../testing/spans.ts";
 import { memoryFiles } from "../testing/wasm-files.ts";
 import { cdsModule, copyProgram, ECHO_PROGRAM, KIT } from "../testing/wasm-programs.ts";
 import type { Feature, Fixture, FixtureMaker } from "./features.ts";
+import { refused } from "./refused.ts";
 
 const PAGE = 65_536;
 const OPERATIONS = ["load", "call", "memory_limit", "unload"];
-
-async function refused(act: () => Promise<unknown>, code: ErrorCode, kind?: string): Promise<void> {
-  await assert.rejects(act, (error: { code: string; details: { hint?: string; kind?: string } }) => {
-    assert.equal(error.code, code);
-    assert.ok(code !== "InvalidParams" || (error.details.hint ?? "") !== "", "without a hint");
-    if (kind !== undefined) assert.equal(error.details.kind, kind);
-    return true;
-  });
-}
 
 type Part<F extends Feature> = Pick<Fixture["scenarios"], F>;
 type Load = (more?: Partial<WasmSpec>) => Promise<WasmInstance>;
@@ -249,7 +240,6 @@ export const wasmFixture: FixtureMaker = {
     return {
       engine,
       availability: await engine.probe(),
-      idle: () => load(),
       scenarios,
       async [Symbol.asyncDispose]() {
         await engine.close();

@@ -19,7 +19,7 @@ export function recordSpans(): SpanRecording {
   const exporter = new InMemorySpanExporter();
   const provider = new BasicTracerProvider({ spanProcessors: [new SimpleSpanProcessor(exporter)] });
   context.setGlobalContextManager(new AsyncLocalStorageContextManager().enable());
-  trace.setGlobalTracerProvider(provider);
+  if (!trace.setGlobalTracerProvider(provider)) throw new Error("Another provider of spans is in the way.");
   return {
     finished: () => exporter.getFinishedSpans(),
     async stop() {
