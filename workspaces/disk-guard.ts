@@ -1,5 +1,4 @@
-import { statfs } from "node:fs/promises";
-import { diskUse } from "#platform/host/host-load.ts";
+import { type Disk, readDisk } from "#platform/host/host-load.ts";
 import { Jail } from "#sandbox";
 
 const CHECK_MS = 3000;
@@ -43,7 +42,8 @@ export class DiskGuard implements Disposable {
     this.#looking = true;
     try {
       const { directory, threshold, allowedBytes, onFull } = this.#options;
-      if ((await diskUse(directory)) <= threshold || !(await this.#hasGrown())) return;
+      const disk = await readDisk(directory);
+      if (disk.share <= threshold || !this.#hasGrown(disk)) return;
       await using jail = await Jail.open(directory);
       const { bytes, complete } = await jail.measure({ maxEntries: MAX_ENTRIES, maxDepth: MAX_DEPTH });
       // Once it may be a file that went while it was looked at; again and again it is something hidden.
@@ -62,10 +62,9 @@ export class DiskGuard implements Disposable {
     this.#seen = { bytes: Number.NEGATIVE_INFINITY, files: Number.NEGATIVE_INFINITY };
   }
 
-  async #hasGrown(): Promise<boolean> {
-    const { directory, allowedBytes } = this.#options;
-    const { blocks, bfree, bsize, files, ffree } = await statfs(directory);
-    const now = { bytes: (blocks - bfree) * bsize, files: files - ffree };
+  #hasGrown({ usedBytes, usedFiles }: Disk): boolean {
+    const { allowedBytes } = this.#options;
+    const now = { bytes: usedBytes, files: usedFiles };
     const grown =
       now.bytes - this.#seen.bytes >= allowedBytes * LOOK_SHARE ||
       now.files - this.#seen.files >= MAX_ENTRIES * LOOK_SHARE;

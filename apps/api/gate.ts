@@ -2,6 +2,7 @@ import type { Authenticator, Caller } from "#platform/authenticate.ts";
 import { addressKey } from "#platform/http/address-key.ts";
 import type { TokenBuckets } from "#platform/token-bucket.ts";
 import { AppError, toAppError } from "#schemas";
+import { PerUser } from "./per-user.ts";
 
 /** Bytes somebody may send before being signed in: enough for any public method. */
 export const ANONYMOUS_BYTES = 64 * 1024;
@@ -73,7 +74,7 @@ export function expiryOf(bearer: string): number | undefined {
 /** Counts what a user holds open (sockets, streams) against one limit. */
 export class OpenPerUser {
   readonly #limit: number;
-  readonly #open = new Map<string, number>();
+  readonly #open = new PerUser();
 
   constructor(limit: number) {
     this.#limit = limit;
@@ -81,20 +82,12 @@ export class OpenPerUser {
 
   /** @returns gives the place back, once. @throws AppError RateLimited when all are taken. */
   acquire(userId: string): () => void {
-    const open = this.#open.get(userId) ?? 0;
+    const open = this.#open.of(userId);
     if (open >= this.#limit) {
       throw new AppError("RateLimited", `You have ${open} connections open already.`, {
         hint: "Close one of them first.",
       });
     }
-    this.#open.set(userId, open + 1);
-    let held = true;
-    return () => {
-      if (!held) return;
-      held = false;
-      const left = (this.#open.get(userId) ?? 1) - 1;
-      if (left === 0) this.#open.delete(userId);
-      else this.#open.set(userId, left);
-    };
+    return this.#open.take(userId);
   }
 }

@@ -3,13 +3,14 @@ import type { Caller } from "#platform/authenticate.ts";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
 import type { Secrets } from "#platform/secrets.ts";
-import type {
-  MethodName,
-  MethodParams,
-  MethodResult,
-  NotificationName,
-  NotificationParams,
-  UserView,
+import {
+  AppError,
+  type MethodName,
+  type MethodParams,
+  type MethodResult,
+  type NotificationName,
+  type NotificationParams,
+  type UserView,
 } from "#schemas";
 import type { Workbench } from "./workbench/workbench.ts";
 
@@ -42,6 +43,12 @@ export interface Context {
   /** Aborted when the caller has gone. */
   readonly signal: AbortSignal;
   readonly connection?: Connection;
+}
+
+/** The WebSocket a method was called on. @throws AppError InvalidRequest over plain HTTP. */
+export function connectionOf({ connection }: Pick<Context, "connection">): Connection {
+  if (connection !== undefined) return connection;
+  throw new AppError("InvalidRequest", "This works over WebSocket only.", { hint: "Connect to /ws." });
 }
 
 /** One method's work: params arrive checked and with defaults; failures are thrown as AppError. */

@@ -1,10 +1,10 @@
 import { Agent } from "undici";
 import type { Database } from "#database";
 import type { Config } from "#platform/config/config.ts";
+import { Admission } from "#platform/host/admission.ts";
 import type { Log } from "#platform/log.ts";
 import type { TaskTokens } from "#platform/tokens/index.ts";
 import type { Sandboxes } from "#sandbox";
-import { Admission } from "./admission/admission.ts";
 import { locateOpencode } from "./opencode/binary.ts";
 import { WarmPool } from "./opencode/warm-pool.ts";
 import { Workplace } from "./opencode/workplace.ts";

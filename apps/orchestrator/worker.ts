@@ -8,8 +8,8 @@ import {
   reapExpired,
   removeInstance,
 } from "#database/queue/index.ts";
+import type { Admission } from "#platform/host/admission.ts";
 import type { AdmissionReason } from "#schemas";
-import type { Admission } from "./admission/admission.ts";
 import type { RunDeps } from "./run/run-deps.ts";
 import { TaskRun } from "./run/task-run.ts";
 

@@ -50,11 +50,27 @@ function groupMemory(): Memory[] {
   return found;
 }
 
+export interface Disk {
+  /** Share of it that is used, 0..1, as `df` reckons it for unprivileged users. */
+  readonly share: number;
+  readonly usedBytes: number;
+  readonly usedFiles: number;
+}
+
+/** The disk that holds `path`. */
+export async function readDisk(path: string): Promise<Disk> {
+  const { blocks, bfree, bavail, bsize, files, ffree } = await statfs(path);
+  const used = blocks - bfree;
+  return {
+    share: used + bavail === 0 ? 1 : used / (used + bavail),
+    usedBytes: used * bsize,
+    usedFiles: files - ffree,
+  };
+}
+
 /** Share of the disk at `path` that is used, 0..1, as `df` reckons it for unprivileged users. */
 export async function diskUse(path: string): Promise<number> {
-  const { blocks, bfree, bavail } = await statfs(path);
-  const used = blocks - bfree;
-  return used + bavail === 0 ? 1 : used / (used + bavail);
+  return (await readDisk(path)).share;
 }
 
 function read(path: string): string | undefined {

@@ -3,15 +3,14 @@ import { deleteProvider, getProvider, setProvider } from "#database/accounts/ind
 import { DEMO_MODEL, providerContext, usableModels } from "#database/accounts/provider-resolution.ts";
 import { balanceOf, listEntries } from "#database/ledger/index.ts";
 import { AppError, type MethodResult } from "#schemas";
-import type { Context, HandlersOf } from "../handler.ts";
+import { type Context, connectionOf, type HandlersOf } from "../handler.ts";
 
 type AccountMethods = "session." | "provider." | "llm." | "billing.";
 
 export const accountHandlers: HandlersOf<AccountMethods> = {
-  "session.authenticate": async ({ connection }, { token }) => {
-    if (connection === undefined) throw new AppError("InvalidRequest", "This works over WebSocket only.");
-    return { user: await connection.authenticate(token) };
-  },
+  "session.authenticate": async (context, { token }) => ({
+    user: await connectionOf(context).authenticate(token),
+  }),
 
   "session.me": async ({ caller: { user_id, username, role } }) => ({
     user: { id: user_id, username, role },

@@ -13,7 +13,7 @@ import {
 } from "#database/queue/index.ts";
 import { newId } from "#platform/ids.ts";
 import { AppError, isTerminal, type MethodParams, type TaskView } from "#schemas";
-import type { Connection, Context, HandlersOf } from "../handler.ts";
+import { type Context, connectionOf, type HandlersOf } from "../handler.ts";
 import { nearest } from "../rpc/suggest.ts";
 
 export const agentHandlers: HandlersOf<"agent."> = {
@@ -131,11 +131,6 @@ function refuseOtherTask(task: TaskRow, wanted: Partial<TaskRow>): void {
 /** Prompts and results are their owner's alone: an administrator may end a task, not read it. */
 function ownTask({ caller, database }: Context, task_id: string): Promise<TaskRow> {
   return getTask(database.db, task_id, caller.user_id);
-}
-
-function connectionOf({ connection }: Context): Connection {
-  if (connection === undefined) throw new AppError("InvalidRequest", "This works over WebSocket only.");
-  return connection;
 }
 
 async function placeOf(context: Context, task: TaskRow) {

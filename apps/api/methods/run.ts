@@ -1,6 +1,5 @@
 import { getOwnProject } from "#database/projects/index.ts";
-import { AppError } from "#schemas";
-import type { HandlersOf } from "../handler.ts";
+import { connectionOf, type HandlersOf } from "../handler.ts";
 
 export const runHandlers: HandlersOf<"run."> = {
   "run.exec": async ({ caller, database, workbench, signal }, params) => {
@@ -8,9 +7,9 @@ export const runHandlers: HandlersOf<"run."> = {
     return workbench.programs.run(caller, params, signal);
   },
 
-  "run.stream": async ({ caller, database, workbench, signal, connection }, { tag, ...params }) => {
-    if (connection === undefined)
-      throw new AppError("InvalidRequest", "run.stream works over WebSocket only.");
+  "run.stream": async (context, { tag, ...params }) => {
+    const { caller, database, workbench, signal } = context;
+    const connection = connectionOf(context);
     await getOwnProject(database.db, params.project_id, caller.user_id);
     return workbench.programs.run(caller, params, signal, {
       started: (process_id) =>

@@ -1,18 +1,18 @@
 import { getOwnProject } from "#database/projects/index.ts";
-import { AppError } from "#schemas";
-import type { Connection, HandlersOf } from "../handler.ts";
+import { connectionOf, type HandlersOf } from "../handler.ts";
 
 export const terminalHandlers: HandlersOf<"terminal."> = {
-  "terminal.open": async ({ caller, database, workbench, signal, connection }, params) => {
-    const shown = needed(connection);
+  "terminal.open": async (context, params) => {
+    const { caller, database, workbench, signal } = context;
+    const shown = connectionOf(context);
     await getOwnProject(database.db, params.project_id, caller.user_id);
     const session = await workbench.terminals.open(caller, params, shown, signal);
     return { ...session.view(), attached: true };
   },
 
-  "terminal.attach": async ({ caller, workbench, connection }, { terminal_id }) => {
-    const shown = needed(connection);
-    const session = workbench.terminals.find(caller.user_id, terminal_id);
+  "terminal.attach": async (context, { terminal_id }) => {
+    const shown = connectionOf(context);
+    const session = context.workbench.terminals.find(context.caller.user_id, terminal_id);
     shown.afterAnswer(() => session.attach(shown));
     return { ...session.view(), attached: true };
   },
@@ -43,10 +43,3 @@ export const terminalHandlers: HandlersOf<"terminal."> = {
     return { terminal_id, closed: true };
   },
 };
-
-function needed(connection: Connection | undefined): Connection {
-  if (connection !== undefined) return connection;
-  throw new AppError("InvalidRequest", "A terminal is shown over WebSocket only.", {
-    hint: "Connect to /ws.",
-  });
-}

@@ -1,4 +1,5 @@
 import { AppError } from "#schemas";
+import { PerUser } from "../per-user.ts";
 
 /** Whose something is, and of which project. */
 interface Belonging {
@@ -23,7 +24,7 @@ export interface HeldOptions {
 export class Held<T> {
   readonly #options: HeldOptions;
   readonly #entries = new Map<string, HeldEntry<T>>();
-  readonly #taken = new Map<string, number>();
+  readonly #taken = new PerUser();
 
   constructor(options: HeldOptions) {
     this.#options = options;
@@ -32,22 +33,14 @@ export class Held<T> {
   /** Take a place before anything is started. @returns gives it back, once. @throws AppError QuotaExceeded. */
   reserve(user_id: string): () => void {
     const { what, perUser, hint } = this.#options;
-    const taken = this.#taken.get(user_id) ?? 0;
+    const taken = this.#taken.of(user_id);
     if (taken >= perUser) {
       throw new AppError("QuotaExceeded", `You have ${taken} ${what}s open; that is the limit per user.`, {
         limit: perUser,
         hint,
       });
     }
-    this.#taken.set(user_id, taken + 1);
-    let held = true;
-    return () => {
-      if (!held) return;
-      held = false;
-      const left = (this.#taken.get(user_id) ?? 1) - 1;
-      if (left === 0) this.#taken.delete(user_id);
-      else this.#taken.set(user_id, left);
-    };
+    return this.#taken.take(user_id);
   }
 
   add(entry: HeldEntry<T>): void {

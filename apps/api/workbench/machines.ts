@@ -5,7 +5,9 @@ import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
 import type { ExecuteRequest, MicroEngine, SnapshotInfo, Vm } from "#sandbox";
 import { AppError, type MethodParams, type MethodResult } from "#schemas";
+import { PerUser } from "../per-user.ts";
 import { Held } from "./held.ts";
+import { checkTime } from "./time-limit.ts";
 import { checkRoom } from "./workplace.ts";
 
 type Executed = MethodResult<"micro.execute">;
@@ -22,7 +24,7 @@ export class Machines {
   readonly #deps: MachinesDeps;
   readonly #held: Held<Vm>;
   /** Snapshots that are being taken, by user. */
-  readonly #taking = new Map<string, number>();
+  readonly #taking = new PerUser();
 
   constructor(deps: MachinesDeps) {
     this.#deps = deps;
@@ -70,22 +72,23 @@ export class Machines {
     const { db, config, engine } = this.#deps;
     const { value } = this.#held.find(user_id, vm_id);
     const limit = config.micro.snapshotsPerUser;
-    const taking = this.#taking.get(user_id) ?? 0;
-    this.#taking.set(user_id, taking + 1);
+    const taking = this.#taking.of(user_id);
+    const taken = this.#taking.take(user_id);
     let id: string;
     try {
       // Only those that are here: what another server has, nobody can see or delete on this one.
-      const own = [...(await snapshotsOf(db, user_id))].filter((each) => this.#kept().has(each));
-      if (own.length + taking >= limit) throw tooMany(limit);
+      const [own, kept] = [await snapshotsOf(db, user_id), this.#kept()];
+      const here = [...own].filter((each) => kept.has(each));
+      if (here.length + taking >= limit) throw tooMany(limit);
       id = await value.snapshot();
       await addSnapshot(db, { id, owner_id: user_id }).catch(async (error: unknown) => {
         await engine.deleteSnapshot(id);
         throw error;
       });
     } finally {
-      this.#taking.set(user_id, (this.#taking.get(user_id) ?? 1) - 1);
+      taken();
     }
-    const kept = engine.snapshots().find((each) => each.id === id);
+    const kept = this.#kept().get(id);
     if (kept === undefined) throw new AppError("NotFound", "The snapshot has been deleted meanwhile.");
     return view(kept);
   }
@@ -175,10 +178,7 @@ export class Machines {
     timeout_ms: number | undefined,
   ): Promise<Executed> {
     const { run, workbench } = this.#deps.config;
-    if (timeout_ms !== undefined && timeout_ms > run.timeoutMs) {
-      const message = `params.timeout_ms: At most ${run.timeoutMs} here.`;
-      throw new AppError("InvalidParams", message, { issues: [{ path: "params.timeout_ms", message }] });
-    }
+    checkTime(timeout_ms, run.timeoutMs);
     const started = performance.now();
     const timeoutMs = timeout_ms ?? Math.min(DEFAULT_MS, run.timeoutMs);
     const result = await vm.execute({ ...request, timeoutMs, outputBytes: workbench.outputBytes });

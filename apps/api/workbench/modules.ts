@@ -7,6 +7,7 @@ import type { WasmEngine, WasmInstance } from "#sandbox";
 import { AppError, type MethodParams, type MethodResult } from "#schemas";
 import { Held } from "./held.ts";
 import { ProjectFiles } from "./project-files.ts";
+import { checkTime } from "./time-limit.ts";
 import { checkRoom } from "./workplace.ts";
 
 interface Module {
@@ -92,7 +93,7 @@ export class Modules {
     const { config } = this.#deps;
     const module = this.#held.find(user_id, params.instance_id).value;
     const { instance, files, source } = module;
-    this.#checkTime(params.timeout_ms);
+    checkTime(params.timeout_ms, config.wasm.timeoutMs);
     clearTimeout(module.idle);
     module.calls += 1;
     const { fuel = config.wasm.fuel, timeout_ms: timeoutMs = config.wasm.timeoutMs } = params;
@@ -165,13 +166,6 @@ export class Modules {
 
   #idle(id: string): NodeJS.Timeout {
     return setTimeout(() => void this.#end(id), this.#deps.config.wasm.idleMs).unref();
-  }
-
-  #checkTime(wanted: number | undefined): void {
-    const most = this.#deps.config.wasm.timeoutMs;
-    if (wanted === undefined || wanted <= most) return;
-    const message = `params.timeout_ms: At most ${most} here.`;
-    throw new AppError("InvalidParams", message, { issues: [{ path: "params.timeout_ms", message }] });
   }
 
   #memory(wanted: number | undefined): number {

@@ -1,9 +1,10 @@
 import type { Caller } from "#platform/authenticate.ts";
 import { type Command, type CommandResult, type OutputName, startCommand } from "#sandbox";
-import { AppError, type MethodParams, type MethodResult } from "#schemas";
+import type { MethodParams, MethodResult } from "#schemas";
 import type { Flushed } from "#workspaces/live-workspace.ts";
 import { followWorkspace } from "./follow.ts";
 import { Held } from "./held.ts";
+import { checkTime } from "./time-limit.ts";
 import { Workplace, type WorkplaceDeps } from "./workplace.ts";
 
 type Params = MethodParams<"run.exec">;
@@ -46,7 +47,9 @@ export class Programs {
    * @throws AppError those of workplaces and sandboxes; InvalidParams for a time that is not allowed.
    */
   async run(caller: Caller, params: Params, signal: AbortSignal, follower?: RunFollower): Promise<Result> {
-    const timeoutMs = this.#timeout(params.timeout_ms);
+    const most = this.#deps.config.run.timeoutMs;
+    checkTime(params.timeout_ms, most, "For something that runs on, open a terminal.");
+    const timeoutMs = params.timeout_ms ?? most;
     const release = this.#held.reserve(caller.user_id);
     let place: Workplace | undefined;
     try {
@@ -86,16 +89,6 @@ export class Programs {
 
   async close(): Promise<void> {
     await Promise.all(this.#held.all().map(({ value }) => value.command.kill().catch(() => undefined)));
-  }
-
-  #timeout(wanted: number | undefined): number {
-    const most = this.#deps.config.run.timeoutMs;
-    if (wanted === undefined || wanted <= most) return wanted ?? most;
-    const message = `params.timeout_ms: At most ${most} here.`;
-    throw new AppError("InvalidParams", message, {
-      issues: [{ path: "params.timeout_ms", message }],
-      hint: "For something that runs on, open a terminal.",
-    });
   }
 
   async #runIn(
@@ -179,7 +172,7 @@ export class Programs {
       ...(revision === undefined ? {} : { revision }),
       ...(change_id === undefined ? {} : { change_id }),
       ...(warnings.length === 0 ? {} : { warnings: [...warnings] }),
-      ...(place.refusedHosts.length === 0 ? {} : { refused_hosts: place.refusedHosts }),
+      ...(place.refusedHosts.length === 0 ? {} : { refused_hosts: [...place.refusedHosts] }),
     };
   }
 }

@@ -1,5 +1,5 @@
 import type { Config } from "#platform/config/config.ts";
-import { diskUse, readMemory } from "#platform/host/host-load.ts";
+import { Admission } from "#platform/host/admission.ts";
 import type { Log } from "#platform/log.ts";
 import { type NetworkAccess, type Sandboxes, type SandboxSpec, withNode } from "#sandbox";
 import { AppError } from "#schemas";
@@ -30,14 +30,11 @@ export interface PlaceRequest {
   readonly cwd?: string | undefined;
 }
 
-/**
- * A project's workspace and a way to the network, for one program. Ends with `close`, which makes a revision of what
- * the program changed only when `keep` was called before.
- */
+/** A project's workspace and a way to the network, for one program. Ends with `close`; what the program changed is kept by `use.flush` before. */
 export class Workplace {
   readonly use: WorkspaceUse;
   /** `host:port` that the program tried to reach and was not allowed to. */
-  readonly refusedHosts: string[] = [];
+  readonly refusedHosts: readonly string[];
   readonly #deps: WorkplaceDeps;
   readonly #request: PlaceRequest;
   readonly #network: NetworkAccess | undefined;
@@ -135,16 +132,10 @@ function insidePath(path: string): string {
 
 /** MU-5's thresholds, for what people start by hand. */
 export async function checkRoom({ queue, dataDir }: Config): Promise<void> {
-  const { totalBytes, availableBytes } = readMemory();
-  const memory = 1 - availableBytes / totalBytes;
-  const disk = await diskUse(dataDir);
-  const [reason, what] =
-    memory > queue.memoryThreshold
-      ? ["memory_threshold_exceeded", "memory"]
-      : disk > queue.diskThreshold
-        ? ["disk_threshold_exceeded", "disk space"]
-        : [];
-  if (reason === undefined) return;
+  const admission = new Admission({ ...queue, processBytes: 0, dataDir });
+  const reason = await admission.blockedReason();
+  if (reason === null) return;
+  const what = reason === "disk_threshold_exceeded" ? "disk space" : "memory";
   throw new AppError("Unavailable", `The server has too little ${what} left to start anything.`, {
     reason,
     retry_after_seconds: RETRY_SECONDS,

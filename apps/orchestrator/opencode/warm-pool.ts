@@ -1,6 +1,6 @@
+import type { PoolLoad } from "#platform/host/admission.ts";
 import type { Log } from "#platform/log.ts";
 import { AppError } from "#schemas";
-import type { PoolLoad } from "../admission/admission.ts";
 import type { OpencodeProcess } from "./process.ts";
 import { StartGate } from "./start-gate.ts";
 import type { Workplace } from "./workplace.ts";

@@ -1,7 +1,7 @@
 import { tmpdir } from "node:os";
 import { describe, expect, it } from "vitest";
-import { diskUse, readMemory } from "#platform/host/host-load.ts";
 import { Admission } from "./admission.ts";
+import { diskUse, readMemory } from "./host-load.ts";
 
 const GB = 1024 ** 3;
 const limits = { memoryThreshold: 0.85, diskThreshold: 1, processBytes: 0.45 * GB, dataDir: tmpdir() };

@@ -1,5 +1,5 @@
-import { diskUse, type Memory, readMemory } from "#platform/host/host-load.ts";
 import type { AdmissionReason } from "#schemas";
+import { diskUse, type Memory, readMemory } from "./host-load.ts";
 
 export interface AdmissionLimits {
   /** Shares of memory and disk, 0..1, above which nothing new starts. */
@@ -11,7 +11,7 @@ export interface AdmissionLimits {
   readonly dataDir: string;
 }
 
-/** What the pool of processes means for memory. */
+/** What processes that start and end mean for memory. */
 export interface PoolLoad {
   /** Starts under way that have not taken their memory yet. */
   readonly starting: number;
@@ -19,7 +19,9 @@ export interface PoolLoad {
   readonly reclaimableBytes: number;
 }
 
-/** Whether the machine has room for one more run (MU-5). */
+const SETTLED: PoolLoad = { starting: 0, reclaimableBytes: 0 };
+
+/** Whether the machine has room for one more run, or whatever is started by hand (MU-5). */
 export class Admission {
   readonly #limits: AdmissionLimits;
   readonly #memory: () => Memory;
@@ -30,7 +32,7 @@ export class Admission {
   }
 
   /** Why nothing new may start at present, or null. */
-  async blockedReason(pool: PoolLoad): Promise<AdmissionReason | null> {
+  async blockedReason(pool: PoolLoad = SETTLED): Promise<AdmissionReason | null> {
     if (this.overBytes(pool.starting) > pool.reclaimableBytes) return "memory_threshold_exceeded";
     const disk = await diskUse(this.#limits.dataDir).catch(() => 0);
     return disk > this.#limits.diskThreshold ? "disk_threshold_exceeded" : null;
