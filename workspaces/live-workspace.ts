@@ -182,9 +182,12 @@ export class LiveWorkspace implements CollectSource {
     const tree = await readTree(db, this.project_id, head_revision);
     await using jail = await this.openJail();
     const gone = new Map(this.#base);
-    for (const { path } of tree) gone.delete(path);
+    const present = new Set(tree.map(({ path }) => path));
+    for (const path of present) gone.delete(path);
     for (const base of gone.values()) await this.#takeAway(jail, base, kept.get(base.path));
-    for (const path of kept.keys()) if (!this.#base.has(path)) await this.#leave(jail, path, tree, kept);
+    for (const [path, content] of kept) {
+      if (!this.#base.has(path) && !present.has(path)) await this.#leave(jail, path, content);
+    }
     const wanted = tree.filter(
       (file) => kept.has(file.path) || !sameVersion(this.#base.get(file.path), file),
     );
@@ -195,16 +198,9 @@ export class LiveWorkspace implements CollectSource {
   }
 
   /** A new file that went to review and that the project does not have: it leaves the disk. */
-  async #leave(
-    jail: Jail,
-    path: string,
-    tree: readonly TreeFile[],
-    kept: ReadonlyMap<string, Content>,
-  ): Promise<void> {
-    if (tree.some((file) => file.path === path)) return;
+  async #leave(jail: Jail, path: string, kept: Content): Promise<void> {
     const there = await this.#read(jail, path);
-    if (there !== null && sameContent(contentOf(there), kept.get(path) ?? null))
-      await jail.remove(`work/${path}`);
+    if (there !== null && sameContent(contentOf(there), kept)) await jail.remove(`work/${path}`);
   }
 
   /** The project has deleted the file. */
@@ -229,8 +225,8 @@ export class LiveWorkspace implements CollectSource {
   async #bring(jail: Jail, file: TreeFile, content: Buffer, kept: Content | undefined): Promise<void> {
     const { path, executable } = file;
     const base = this.#base.get(path) ?? null;
-    const there = await this.#read(jail, path);
-    const now = there === null ? null : contentOf(there);
+    let seen = await this.#read(jail, path);
+    const now = seen === null ? null : contentOf(seen);
     if (!sameContent(now, file)) {
       const replaceable = sameContent(now, base) || (kept !== undefined && sameContent(now, kept));
       // Between this look and the replacement a program has a moment to write; no lock would bind it.
@@ -240,8 +236,8 @@ export class LiveWorkspace implements CollectSource {
         else this.#keptBack.add(path);
         return;
       }
+      seen = await this.#read(jail, path);
     }
-    const seen = await this.#read(jail, path);
     this.#forget(path);
     this.#base.set(path, file);
     if (isRulesFile(path)) this.#rules.add(path, content.toString("utf8"));

@@ -133,14 +133,19 @@ export class Programs {
         kept = { ...kept, ...more };
       },
     };
-    // One that runs on sees what others change, and is not the only one to have what it made.
-    const following = follower === undefined ? undefined : await followWorkspace(place.use, follow);
+    let following: AsyncDisposable | undefined;
     try {
       follower?.started(id);
+      // One that runs on sees what others change, and is not the only one to have what it made.
+      if (follower !== undefined) following = await followWorkspace(place.use, follow);
       const result = await command.finished.catch((error: unknown) => this.#keepAnyway(place, line, error));
       await following?.[Symbol.asyncDispose]();
       const flushed = { ...kept, ...(await place.use.flush(summaryOf(line))) };
       return this.#outcome(place, program, { result, flushed, streamed: follower !== undefined, params });
+    } catch (error) {
+      // Where it could not be followed it would run on, with nobody to know of it.
+      await command.kill().catch(() => undefined);
+      throw error;
     } finally {
       await following?.[Symbol.asyncDispose]();
       this.#held.delete(id);

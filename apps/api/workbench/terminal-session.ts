@@ -42,8 +42,8 @@ export class TerminalSession {
   #batchTimer: NodeJS.Timeout | undefined;
   #seq = 0;
   #unacknowledged: { seq: number; bytes: number }[] = [];
-  /** Characters handed to the connection that its peer has not taken: acknowledging them early helps nobody. */
-  #unsent = 0;
+  /** Characters handed to a connection that its peer has not taken: acknowledging them early helps nobody. */
+  readonly #unsent = new WeakMap<Connection, number>();
   #replay: string[] = [];
   #replayChars = 0;
   #reason: string | undefined;
@@ -101,7 +101,7 @@ export class TerminalSession {
     connection.closed.addEventListener("abort", onClosed, { once: true });
     this.#detach = () => connection.closed.removeEventListener("abort", onClosed);
     // A connection that has not taken the last replay is not given another.
-    if (this.#replay.length > 0 && this.#unsent === 0) this.#send(this.#replay.join(""));
+    if (this.#replay.length > 0 && this.#unsentOn(connection) === 0) this.#send(this.#replay.join(""));
     this.#control();
   }
 
@@ -188,23 +188,27 @@ export class TerminalSession {
   }
 
   #send(data: string): void {
-    if (this.#connection === undefined) return;
+    const connection = this.#connection;
+    if (connection === undefined) return;
     this.#seq += 1;
     this.#unacknowledged.push({ seq: this.#seq, bytes: data.length });
-    this.#unsent += data.length;
-    void this.#connection
-      .notify("terminal.output", { terminal_id: this.id, seq: this.#seq, data })
-      .then(() => {
-        this.#unsent -= data.length;
-        this.#control();
-      });
+    this.#unsent.set(connection, this.#unsentOn(connection) + data.length);
+    void connection.notify("terminal.output", { terminal_id: this.id, seq: this.#seq, data }).then(() => {
+      this.#unsent.set(connection, this.#unsentOn(connection) - data.length);
+      this.#control();
+    });
+  }
+
+  #unsentOn(connection: Connection): number {
+    return this.#unsent.get(connection) ?? 0;
   }
 
   /** Read no faster than the connection shows; without one, as fast as it comes. */
   #control(): void {
     const { output } = this.#terminal;
     const unacknowledged = this.#unacknowledged.reduce((sum, { bytes }) => sum + bytes, 0);
-    const waiting = Math.max(unacknowledged, this.#connection === undefined ? 0 : this.#unsent);
+    const unsent = this.#connection === undefined ? 0 : this.#unsentOn(this.#connection);
+    const waiting = Math.max(unacknowledged, unsent);
     if (waiting > HIGH_BYTES) output.pause();
     else if (waiting <= LOW_BYTES && output.isPaused()) output.resume();
   }

@@ -1,4 +1,4 @@
-import { readSystemFile } from "../../host.ts";
+import { readMemory } from "#platform/host/host-load.ts";
 import type { SandboxLog } from "../../types.ts";
 import type { DriverVm, MicroImageName } from "./driver.ts";
 
@@ -12,15 +12,9 @@ export interface WarmPoolInput {
   reserveBytes: number;
   /** Make one, within all limits; undefined when there is no room. */
   make: (image: MicroImageName, signal: AbortSignal) => Promise<DriverVm | undefined>;
-  /** Told when one has been given up. */
+  /** What the host could still give to programs, in bytes; without it, what the kernel says. */
   freeBytes?: () => number;
   log: SandboxLog;
-}
-
-/** What the host could still give to programs, in bytes. */
-function freeMemory(): number {
-  const kib = /^MemAvailable:\s+(\d+) kB$/m.exec(readSystemFile("/proc/meminfo") ?? "")?.[1];
-  return kib === undefined ? Number.POSITIVE_INFINITY : Number(kib) * 1024;
 }
 
 /**
@@ -98,7 +92,7 @@ export class WarmPool {
   }
 
   async #adjust(): Promise<void> {
-    const { freeBytes = freeMemory, reserveBytes, make } = this.#input;
+    const { freeBytes = () => readMemory().availableBytes, reserveBytes, make } = this.#input;
     while (!this.#stop.signal.aborted) {
       if (freeBytes() < reserveBytes) {
         if (!(await this.giveUp())) return;
