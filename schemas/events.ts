@@ -36,6 +36,34 @@ export const usageSchema = z.object({
 });
 export type Usage = z.infer<typeof usageSchema>;
 
+export const SEVERITIES = ["critical", "high", "medium", "low", "info"] as const;
+
+/** What an audit found at one place of the project. */
+export const findingSchema = z.object({
+  file: z.string().min(1).max(1024),
+  /** Counted from 1. */
+  line: z.number().int().positive(),
+  severity: z.enum(SEVERITIES),
+  /** A weakness of the Common Weakness Enumeration, as in `CWE-79`. */
+  cwe: z.string().regex(/^CWE-[1-9]\d{0,4}$/),
+  title: z.string().min(1).max(300),
+  detail: z.string().max(4000),
+  fix: z.string().max(4000).optional(),
+});
+export type Finding = z.infer<typeof findingSchema>;
+
+/** Something that was run to judge a result. */
+export const checkReportSchema = z.object({
+  name: z.string(),
+  command: z.string().optional(),
+  passed: z.boolean(),
+  /** Whether the same passed on the project as it was before; absent when that was not tried. */
+  before: z.boolean().optional(),
+  /** The end of what it said. */
+  output: z.string(),
+});
+export type CheckReport = z.infer<typeof checkReportSchema>;
+
 const TOOL_STATUSES = ["pending", "running", "completed", "failed"] as const;
 
 /** What one event says, by type. A task's last event is always `done`. */
@@ -59,6 +87,16 @@ export const taskEventBodySchema = z.discriminatedUnion("type", [
     truncated: z.boolean().optional(),
   }),
   z.object({ type: z.literal("usage"), ...usageSchema.shape }),
+  /** A result was judged; one that is refused is mended by the agent in the next round, while there is one left. */
+  z.object({
+    type: z.literal("validation"),
+    /** Counted from 1. */
+    round: z.number().int().positive(),
+    passed: z.boolean(),
+    problems: z.array(z.string()),
+    checks: z.array(checkReportSchema),
+  }),
+  z.object({ type: z.literal("findings"), findings: z.array(findingSchema) }),
   z.object({ type: z.literal("change"), change_id: idSchema, files: z.number().int() }),
   z.object({ type: z.literal("error"), ...taskErrorSchema.shape }),
   z.object({

@@ -1,4 +1,4 @@
-import type { TaskError, TaskEvent, TaskState, Usage } from "#schemas";
+import type { Finding, TaskError, TaskEvent, TaskState, Usage } from "#schemas";
 
 /** What a person sees of a task's event log, folded from its events one by one. */
 export interface TaskLog {
@@ -29,7 +29,23 @@ export interface ToolBlock {
   output: string;
 }
 
-export type Block = TextBlock | ToolBlock;
+/** How a result was judged, with what was run for it. */
+export interface ValidationBlock {
+  kind: "validation";
+  key: number;
+  round: number;
+  passed: boolean;
+  problems: readonly string[];
+  checks: readonly { name: string; passed: boolean; output: string }[];
+}
+
+export interface FindingsBlock {
+  kind: "findings";
+  key: number;
+  findings: readonly Finding[];
+}
+
+export type Block = TextBlock | ToolBlock | ValidationBlock | FindingsBlock;
 
 export const emptyLog: TaskLog = { lastSeq: 0, state: "pending", attempt: 0, blocks: [], done: false };
 
@@ -62,6 +78,14 @@ export function foldEvent(log: TaskLog, event: TaskEvent): TaskLog {
         output_tokens: event.output_tokens,
         cost_microcredits: event.cost_microcredits,
       };
+      return next;
+    case "validation": {
+      const { round, passed, problems, checks } = event;
+      next.blocks = [...next.blocks, { kind: "validation", key: event.seq, round, passed, problems, checks }];
+      return next;
+    }
+    case "findings":
+      next.blocks = [...next.blocks, { kind: "findings", key: event.seq, findings: event.findings }];
       return next;
     case "change":
       next.changeId = event.change_id;

@@ -1,8 +1,11 @@
 import { useEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
+import type { MethodInput } from "#schemas";
 import { client } from "../state/session.ts";
 import { useAction, useAsync } from "../state/use-async.ts";
 import { ErrorNote } from "./parts.tsx";
+
+type Runner = NonNullable<MethodInput<"agent.dispatch">["runner"]>;
 
 interface ComposerProps {
   projectId: string;
@@ -23,6 +26,10 @@ export function Composer({ projectId, suggest, settingsRound, onSent }: Composer
   const { t } = useTranslation();
   const [prompt, setPrompt] = useState("");
   const [model, setModel] = useState("");
+  const [agent, setAgent] = useState("CodeAgent");
+  const [runner, setRunner] = useState<Runner | "">("");
+  const agents = useAsync("agents", async () => (await client.call("agent.list", {})).agents);
+  const runners = agents.data?.find((each) => each.name === agent)?.runners ?? [];
   const models = useAsync(
     `models ${settingsRound}`,
     async () => (await client.call("llm.models", {})).models,
@@ -35,10 +42,11 @@ export function Composer({ projectId, suggest, settingsRound, onSent }: Composer
   const attempt = useRef({ of: "", key: "" });
   const send = useAction(async () => {
     if (chosen === undefined || prompt.trim() === "") return;
-    const of = JSON.stringify([projectId, chosen, prompt]);
+    const of = JSON.stringify([projectId, chosen, agent, runner, prompt]);
     if (attempt.current.of !== of) attempt.current = { of, key: newKey() };
     await client.call("agent.dispatch", {
-      agent: "CodeAgent",
+      agent,
+      ...(runner === "" ? {} : { runner }),
       project_id: projectId,
       prompt,
       model: chosen,
@@ -70,6 +78,31 @@ export function Composer({ projectId, suggest, settingsRound, onSent }: Composer
         }}
       />
       <div className="row between">
+        <label className="row">
+          {t("prompt.agent")}
+          <select
+            value={agent}
+            title={agents.data?.find((each) => each.name === agent)?.description}
+            onChange={(event) => setAgent(event.target.value)}
+          >
+            {(agents.data ?? [{ name: agent }]).map(({ name }) => (
+              <option key={name} value={name}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </label>
+        <label className="row">
+          {t("prompt.runner")}
+          <select value={runner} onChange={(event) => setRunner(event.target.value as Runner | "")}>
+            <option value="">{t("prompt.runnerDefault")}</option>
+            {runners.map((name) => (
+              <option key={name} value={name}>
+                {name}
+              </option>
+            ))}
+          </select>
+        </label>
         <label className="row">
           {t("prompt.model")}
           <select value={chosen ?? ""} onChange={(event) => setModel(event.target.value)}>

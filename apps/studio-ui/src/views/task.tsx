@@ -4,7 +4,7 @@ import { isTerminal, type TaskState, type TaskView } from "#schemas";
 import { errorFromWire } from "#schemas/client/wire.ts";
 import { credits, dateTime } from "../state/format.ts";
 import { client } from "../state/session.ts";
-import type { Block, TaskLog, ToolBlock } from "../state/task-log.ts";
+import type { Block, FindingsBlock, TaskLog, ToolBlock, ValidationBlock } from "../state/task-log.ts";
 import { useAction, useAsync } from "../state/use-async.ts";
 import { useTask } from "../state/use-task.ts";
 import { ChangeReview } from "./change-review.tsx";
@@ -135,6 +135,8 @@ function Output({ log }: { log: TaskLog }) {
 
 function OutputBlock({ block }: { block: Block }) {
   if (block.kind === "tool") return <Tool block={block} />;
+  if (block.kind === "validation") return <Validation block={block} />;
+  if (block.kind === "findings") return <Findings block={block} />;
   return <p className={block.kind === "text" ? "text" : "text muted"}>{block.text}</p>;
 }
 
@@ -149,5 +151,55 @@ function Tool({ block }: { block: ToolBlock }) {
       </summary>
       {block.output !== "" && <pre>{block.output}</pre>}
     </details>
+  );
+}
+
+function Validation({ block }: { block: ValidationBlock }) {
+  const { t } = useTranslation();
+  return (
+    <details className={`tool ${block.passed ? "completed" : "failed"}`} open={!block.passed}>
+      <summary>
+        <span aria-hidden="true">{MARKS[block.passed ? "completed" : "failed"]}</span>{" "}
+        <strong>{t(block.passed ? "task.valid" : "task.invalid", { round: block.round })}</strong>
+      </summary>
+      {block.problems.length > 0 && (
+        <ul>
+          {block.problems.map((problem) => (
+            <li key={problem}>{problem}</li>
+          ))}
+        </ul>
+      )}
+      {block.checks.map((check) => (
+        <details key={check.name} className={`tool ${check.passed ? "completed" : "failed"}`}>
+          <summary>
+            <span aria-hidden="true">{MARKS[check.passed ? "completed" : "failed"]}</span> {check.name}
+          </summary>
+          {check.output !== "" && <pre>{check.output}</pre>}
+        </details>
+      ))}
+    </details>
+  );
+}
+
+function Findings({ block }: { block: FindingsBlock }) {
+  const { t } = useTranslation();
+  if (block.findings.length === 0) return <p className="text">{t("task.noFindings")}</p>;
+  return (
+    <ul data-testid="findings">
+      {block.findings.map((finding) => (
+        <li key={`${finding.file}:${finding.line} ${finding.cwe} ${finding.title}`}>
+          <details className="tool">
+            <summary>
+              <strong>{t(`severity.${finding.severity}`)}</strong> {finding.title}{" "}
+              <span className="mono">
+                {finding.file}:{finding.line} {finding.cwe}
+              </span>
+            </summary>
+            <p className="text">{finding.detail}</p>
+            {finding.fix !== undefined && <p className="text muted">{finding.fix}</p>}
+          </details>
+        </li>
+      ))}
+    </ul>
   );
 }
