@@ -1,5 +1,5 @@
 import type { ColumnType, Generated, Insertable, Kysely, Selectable } from "kysely";
-import type { TaskError } from "#schemas";
+import type { TaskContext, TaskError } from "#schemas";
 
 /**
  * The tables as Kysely sees them, one interface per table of `migrations/`.
@@ -18,6 +18,8 @@ export interface Schema {
   changes: ChangesTable;
   change_files: ChangeFilesTable;
   tasks: TasksTable;
+  plans: PlansTable;
+  task_dependencies: TaskDependenciesTable;
   instances: InstancesTable;
   task_events: TaskEventsTable;
   ledger_entries: LedgerEntriesTable;
@@ -204,8 +206,43 @@ export interface TasksTable {
   created_at: CreatedAt;
   started_at: Date | null;
   finished_at: Date | null;
+  plan_id: string | null;
+  /** Its name within the plan. */
+  step: string | null;
+  /** Its place among the plan's steps as they were given, from 0. */
+  step_nth: number | null;
+  /** Steps before it have not completed: not in the line. */
+  blocked: Generated<boolean>;
+  /** Not in the line, or held at its next model call. */
+  paused_at: Date | null;
+  /** The task whose session goes on here. */
+  continues: string | null;
+  context: ColumnType<TaskContext | null, string | null | undefined, string | null>;
+  /** Ids of changes whose files lie over the project's when it starts, the first undermost. */
+  builds_on: Generated<string[]>;
+  /** The change whose conflicts it resolves. */
+  resolves: string | null;
+  /** Hosts its programs may reach, `host:port`. */
+  network: Generated<string[]>;
+  /** Its agent may make a plan of further steps. */
+  may_plan: Generated<boolean>;
 }
 export type TaskRow = Selectable<TasksTable>;
+
+export interface PlansTable {
+  id: string;
+  user_id: string;
+  project_id: string;
+  fingerprint: string | null;
+  idempotency_key: string | null;
+  created_at: CreatedAt;
+}
+export type PlanRow = Selectable<PlansTable>;
+
+export interface TaskDependenciesTable {
+  task_id: string;
+  depends_on: string;
+}
 
 export interface InstancesTable {
   id: string;

@@ -21,6 +21,26 @@ export const ADMISSION_REASONS = [
 export const admissionReasonSchema = z.enum(ADMISSION_REASONS);
 export type AdmissionReason = z.infer<typeof admissionReasonSchema>;
 
+/** Why a task is not even in the line; it has no position then. */
+export const REST_REASONS = ["waits_for_step", "paused"] as const;
+export const waitReasonSchema = z.enum([...ADMISSION_REASONS, ...REST_REASONS]);
+export type WaitReason = z.infer<typeof waitReasonSchema>;
+
+/** What its user looks at while dispatching a task. */
+export const taskContextSchema = z.strictObject({
+  /** The open file. */
+  path: z.string().min(1).max(1024).optional(),
+  /** Lines counted from 1, both included. */
+  selection: z
+    .strictObject({
+      start_line: z.number().int().positive(),
+      end_line: z.number().int().positive(),
+      text: z.string().max(20_000),
+    })
+    .optional(),
+});
+export type TaskContext = z.infer<typeof taskContextSchema>;
+
 /** How a task failed, as its owner sees it. */
 export const taskErrorSchema = z.object({
   code: z.string(),

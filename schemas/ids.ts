@@ -5,6 +5,7 @@ export const ID_PREFIXES = {
   user: "usr",
   project: "prj",
   task: "tsk",
+  plan: "pln",
   change: "chg",
   call: "llm",
   token: "tok",

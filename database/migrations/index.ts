@@ -9,6 +9,7 @@ import { up as money } from "./0005-money.ts";
 import { up as localModels } from "./0006-local-models.ts";
 import { up as runs } from "./0007-runs.ts";
 import { up as snapshots } from "./0008-snapshots.ts";
+import { up as plans } from "./0009-plans.ts";
 
 /** Every migration in the order it is applied: adding one = one file + one line. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -20,6 +21,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
   "0006-local-models": { up: localModels },
   "0007-runs": { up: runs },
   "0008-snapshots": { up: snapshots },
+  "0009-plans": { up: plans },
 };
 
 const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };

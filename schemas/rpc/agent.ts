@@ -6,7 +6,7 @@ import { defineMethod } from "./method.ts";
 export const MAX_PROMPT_CHARS = 200_000;
 /** What a column of events can count to. */
 export const MAX_SEQ = 2_147_483_647;
-export const runnerSchema = z.enum(["opencode"]);
+export const runnerSchema = z.enum(["native", "opencode"]);
 
 const queueView = {
   task_id: idSchema,
