@@ -1,4 +1,6 @@
-import type { Agent } from "../agent.ts";
+import { type Agent, RUNNERS } from "../agent.ts";
+import { WORKING_CONTEXT } from "../context-policy.ts";
+import { WORKS } from "../permissions.ts";
 import { CODE_AGENT_PROMPT } from "./prompt.ts";
 import { validateCodeChange } from "./validate.ts";
 
@@ -6,21 +8,9 @@ export const codeAgent: Agent = {
   name: "CodeAgent",
   description:
     "Writes and refactors code: reads the project, changes its files, runs what the project has to check them.",
-  runners: ["opencode"],
-  setup: {
-    prompt: CODE_AGENT_PROMPT,
-    // Everything runs inside the sandbox without network; what would leave it or wait for a person is denied.
-    permission: {
-      edit: "allow",
-      bash: "allow",
-      webfetch: "deny",
-      websearch: "deny",
-      external_directory: "deny",
-      doom_loop: "deny",
-      question: "deny",
-      task: "deny",
-      skill: "deny",
-    },
-  },
+  runners: RUNNERS,
+  setup: { prompt: CODE_AGENT_PROMPT, permission: WORKS },
+  context: WORKING_CONTEXT,
+  repairRounds: 2,
   validate: validateCodeChange,
 };
