@@ -1,5 +1,23 @@
+/** Time as a lease keeper sees it. */
+export interface LeaseClock {
+  /** Of a clock that never goes back, ms. */
+  now(): number;
+  /** Call `tick` again and again; answers what ends that. */
+  every(ms: number, tick: () => void): () => void;
+}
+
+const REAL_CLOCK: LeaseClock = {
+  now: () => performance.now(),
+  every(ms, tick) {
+    const timer = setInterval(tick, ms);
+    return () => clearInterval(timer);
+  },
+};
+
 export interface LeaseKeeperOptions {
   readonly leaseMs: number;
+  /** Default: the process's own. */
+  readonly clock?: LeaseClock;
   /** Renew it; may fail while the database is away. */
   renew(): Promise<{ alive: boolean; cancel: boolean }>;
   /** The task is somebody else's by now, or may be: write nothing any more. */
@@ -10,27 +28,30 @@ export interface LeaseKeeperOptions {
 /** Keeps a claimed task ours: renews at a third of the lease, gives up when none has come through for its length. */
 export class LeaseKeeper implements Disposable {
   readonly #options: LeaseKeeperOptions;
-  readonly #timer: NodeJS.Timeout;
-  #renewedAt = performance.now();
+  readonly #clock: LeaseClock;
+  readonly #endTicks: () => void;
+  #renewedAt: number;
   #renewing = false;
 
   constructor(options: LeaseKeeperOptions) {
     this.#options = options;
-    this.#timer = setInterval(() => this.#tick(), options.leaseMs / 3);
+    this.#clock = options.clock ?? REAL_CLOCK;
+    this.#renewedAt = this.#clock.now();
+    this.#endTicks = this.#clock.every(options.leaseMs / 3, () => this.#tick());
   }
 
   [Symbol.dispose](): void {
-    clearInterval(this.#timer);
+    this.#endTicks();
   }
 
   #tick(): void {
-    if (performance.now() - this.#renewedAt >= this.#options.leaseMs) this.#lose();
+    if (this.#clock.now() - this.#renewedAt >= this.#options.leaseMs) this.#lose();
     else if (!this.#renewing) void this.#renew();
   }
 
   async #renew(): Promise<void> {
     // The lease counts from before the question: the answer may have taken long.
-    const asked = performance.now();
+    const asked = this.#clock.now();
     this.#renewing = true;
     try {
       const { alive, cancel } = await this.#options.renew();
@@ -45,7 +66,7 @@ export class LeaseKeeper implements Disposable {
   }
 
   #lose(): void {
-    clearInterval(this.#timer);
+    this.#endTicks();
     this.#options.onLost();
   }
 }
