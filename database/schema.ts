@@ -168,6 +168,12 @@ export interface ChangesTable {
   created_at: CreatedAt;
   decided_at: Date | null;
   decided_by: string | null;
+  /** Changes accepted together with it: its files are made over theirs. */
+  builds_on: Generated<string[]>;
+  /** The change it replaces, rejected when it is accepted. */
+  resolves: string | null;
+  /** The revision it undoes. */
+  reverts: number | null;
 }
 export type ChangeRow = Selectable<ChangesTable>;
 

@@ -10,6 +10,7 @@ import { up as localModels } from "./0006-local-models.ts";
 import { up as runs } from "./0007-runs.ts";
 import { up as snapshots } from "./0008-snapshots.ts";
 import { up as plans } from "./0009-plans.ts";
+import { up as changeLinks } from "./0010-change-links.ts";
 
 /** Every migration in the order it is applied: adding one = one file + one line. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -22,6 +23,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
   "0007-runs": { up: runs },
   "0008-snapshots": { up: snapshots },
   "0009-plans": { up: plans },
+  "0010-change-links": { up: changeLinks },
 };
 
 const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };

@@ -20,6 +20,12 @@ export interface NewChange {
   /** The revision it was made from. */
   readonly base_revision: number;
   readonly summary: string;
+  /** Proposed changes its files are made over: once it is accepted, so are they. */
+  readonly builds_on?: readonly string[] | undefined;
+  /** The proposed change it replaces: once it is accepted, that one is rejected. */
+  readonly resolves?: string | undefined;
+  /** The revision it undoes: accepted it is a rollback. */
+  readonly reverts?: number | undefined;
   readonly files: readonly {
     readonly path: string;
     /** Null: the file is new. */
@@ -52,10 +58,10 @@ export async function insertChange(db: Db, change: NewChange): Promise<boolean> 
     .forKeyShare()
     .executeTakeFirst();
   if (project === undefined) return false;
-  const { files, task_id, ...row } = change;
+  const { files, task_id = null, builds_on = [], resolves = null, reverts = null, ...row } = change;
   await db
     .insertInto("changes")
-    .values({ ...row, task_id: task_id ?? null })
+    .values({ ...row, task_id, builds_on: [...builds_on], resolves, reverts })
     .execute();
   await sql`
     INSERT INTO change_files (change_id, path, base_hash, new_hash, executable)

@@ -69,6 +69,7 @@ export async function acceptChange(
     const commit = { author, summary, change_id: id, kind: "agent", quota } as const;
     const revision = await writeRevision(trx, project, deltas, commit);
     await decide(trx, change, { state: "accepted", revision, decided_by });
+    await decideLinked(trx, change, { revision, decided_by });
     return { revision };
   });
 }
@@ -101,6 +102,32 @@ async function decide(
     .set({ ...decision, decided_at: sql<Date>`now()` })
     .where("id", "=", change.id)
     .execute();
+}
+
+/** What an accepted change was made over is accepted with it; what those and it replace is rejected. */
+async function decideLinked(
+  trx: Db,
+  change: ChangeRow,
+  { revision, decided_by }: { revision: number; decided_by: string },
+): Promise<void> {
+  // UNION leaves out what was seen already, so that changes naming each other come to an end.
+  await sql`
+    WITH RECURSIVE below AS (
+      SELECT id, builds_on, resolves FROM changes WHERE id = ${change.id}
+      UNION
+      SELECT c.id, c.builds_on, c.resolves FROM below b JOIN changes c ON c.id = ANY(b.builds_on)
+      WHERE c.project_id = ${change.project_id} AND c.state = 'proposed'
+    ), verdicts AS (
+      SELECT id, 'accepted' AS state FROM below
+      UNION ALL
+      SELECT DISTINCT resolves, 'rejected' FROM below
+      WHERE resolves IS NOT NULL AND resolves NOT IN (SELECT id FROM below)
+    )
+    UPDATE changes SET state = verdicts.state, decided_at = now(), decided_by = ${decided_by},
+      revision = CASE verdicts.state WHEN 'accepted' THEN ${revision}::int END
+    FROM verdicts
+    WHERE changes.id = verdicts.id AND changes.project_id = ${change.project_id} AND changes.state = 'proposed'
+  `.execute(trx);
 }
 
 function decided(change: ChangeRow): AppError {
