@@ -232,6 +232,8 @@ export interface TasksTable {
   network: Generated<string[]>;
   /** Its agent may make a plan of further steps. */
   may_plan: Generated<boolean>;
+  /** The project's own configuration for agents' programs is let in. */
+  agent_config: Generated<boolean>;
 }
 export type TaskRow = Selectable<TasksTable>;
 

@@ -11,6 +11,7 @@ import { up as runs } from "./0007-runs.ts";
 import { up as snapshots } from "./0008-snapshots.ts";
 import { up as plans } from "./0009-plans.ts";
 import { up as changeLinks } from "./0010-change-links.ts";
+import { up as agentConfig } from "./0011-agent-config.ts";
 
 /** Every migration in the order it is applied: adding one = one file + one line. */
 const MIGRATIONS: Readonly<Record<string, Migration>> = {
@@ -24,6 +25,7 @@ const MIGRATIONS: Readonly<Record<string, Migration>> = {
   "0008-snapshots": { up: snapshots },
   "0009-plans": { up: plans },
   "0010-change-links": { up: changeLinks },
+  "0011-agent-config": { up: agentConfig },
 };
 
 const provider: MigrationProvider = { getMigrations: async () => ({ ...MIGRATIONS }) };
