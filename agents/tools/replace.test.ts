@@ -1,0 +1,78 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { replaceText } from "./replace.ts";
+
+/** Texts in which parts are found often enough to be worth it. */
+const text = fc.string({
+  unit: fc.constantFrom("a", "b", "$", "&", "ä", "𝔘", " ", "\n", "\r\n"),
+  maxLength: 40,
+});
+const part = fc.string({
+  unit: fc.constantFrom("a", "b", "$", "&", "ä", " ", "\n"),
+  minLength: 1,
+  maxLength: 4,
+});
+
+describe("replacing text in a file", () => {
+  it("replaces what stands there once, and nothing else changes", () => {
+    fc.assert(
+      fc.property(text, part, text, text, (before, old, next, after) => {
+        const whole = before + old + after;
+        fc.pre(old !== next && !whole.includes("\r\n") && whole.split(old).length === 2);
+        const place = whole.indexOf(old);
+        const changed = replaceText(whole, old, next).text;
+        expect(changed).toBe(whole.slice(0, place) + next + whole.slice(place + old.length));
+        // And back again, where the new text is as unique as the old one was.
+        fc.pre(next !== "" && !changed.includes("\r\n") && changed.split(next).length === 2);
+        expect(replaceText(changed, next, old).text).toBe(whole);
+      }),
+    );
+  });
+
+  it("replaces everywhere when told to, as split and join do", () => {
+    fc.assert(
+      fc.property(text, part, text, (whole, old, next) => {
+        fc.pre(old !== next && whole.includes(old) && !whole.includes("\r\n") && !next.includes("\r\n"));
+        const { text: changed, lines } = replaceText(whole, old, next, true);
+        expect(changed).toBe(whole.split(old).join(next));
+        expect(lines).toHaveLength(whole.split(old).length - 1);
+        expect(lines.every((line, index) => line >= (lines[index - 1] ?? 1))).toBe(true);
+      }),
+    );
+  });
+
+  it("changes nothing without being sure: none, several, or nothing to do", () => {
+    fc.assert(
+      fc.property(text, part, (whole, old) => {
+        fc.pre(!whole.includes("\r\n") && whole.split(old).length !== 2);
+        expect(() => replaceText(whole, old, "new")).toThrow();
+      }),
+    );
+    expect(() => replaceText("a", "", "b")).toThrow("oldString is empty");
+    expect(() => replaceText("a", "a", "a")).toThrow("the same");
+    expect(() => replaceText("x\na\na\n", "a", "b")).toThrow("there 2 times (lines 2, 3)");
+  });
+
+  it("finds a text with LF in a file with CRLF, and keeps its line ends", () => {
+    fc.assert(
+      fc.property(fc.array(fc.constantFrom("a", "b", ""), { minLength: 1, maxLength: 6 }), (lines) => {
+        const file = `first\r\nold\r\nlast\r\n${lines.join("\r\n")}`;
+        const changed = replaceText(file, "first\nold\n", `${lines.join("\n")}\n`).text;
+        expect(changed).toBe(`${lines.join("\r\n")}\r\nlast\r\n${lines.join("\r\n")}`);
+        expect(/(^|[^\r])\n/.test(changed)).toBe(false);
+      }),
+    );
+    // Mixed line ends are nobody's rule: letter for letter.
+    expect(replaceText("a\r\nb\nc", "b\nc", "d\ne").text).toBe("a\r\nd\ne");
+  });
+
+  it("names the nearest line when it is not there", () => {
+    const file = "import x\n\nfunction add(one, other) {\n  return one + other;\n}\n";
+    expect(() => replaceText(file, "  function add(one,other) {\n", "x")).toThrow(
+      /nearest to its first line is line 3: "function add\(one, other\) \{"/,
+    );
+    expect(() => replaceText(file, "nothing like it", "x")).toThrow(
+      /^oldString is not in the file\. It must/,
+    );
+  });
+});
