@@ -14,7 +14,8 @@ const NEVER_KEPT = new Set([
 ]);
 
 /** What a repository tells agents' programs to load and run; it is kept from them, and from their results. */
-const AGENT_CONFIGURATION = /^(\.opencode|\.claude)(\/|$)|^opencode\.jsonc?$/;
+const AGENT_CONFIGURATION =
+  /^(\.opencode|\.claude|\.codex|\.cursor|\.gemini|\.agents)(\/|$)|^(opencode\.jsonc?|\.mcp\.json|\.cursorrules)$/;
 
 /** Whether a path is configuration of an agent's program (AGENTS.md is only text and not meant). */
 export function isAgentConfiguration(path: string): boolean {

@@ -2,7 +2,7 @@ import { lchown, mkdir, open, rename } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import type { Db } from "#database";
 import { getProject, readContents, readTree } from "#database/projects/index.ts";
-import type { TreeFile } from "#database/projects/types.ts";
+import type { Delta, TreeFile } from "#database/projects/types.ts";
 import { Jail, type WalkEntry } from "#sandbox";
 import { AppError } from "#schemas";
 import type { CollectSource } from "./collect.ts";
@@ -25,6 +25,19 @@ export interface WorkspacePlace {
   readonly area: string;
   /** Who shall own the files; null = ourselves. */
   readonly owner: Owner | null;
+}
+
+/** What a workspace is made for. */
+export interface WorkspaceRequest {
+  readonly id: string;
+  readonly project_id: string;
+  readonly prompt: string;
+  /** Of the project; without it the present one. */
+  readonly revision?: number;
+  /** Changes of the project's files that it starts with, as part of what comes of it. */
+  readonly overlay?: readonly Delta[];
+  /** Whether it gets the project's configuration for agents' programs, which is kept from them otherwise. */
+  readonly agentConfig?: boolean;
 }
 
 /** How a file looked when the agent got it. */
@@ -64,26 +77,30 @@ export class Workspace implements CollectSource {
   }
 
   /**
-   * Make the directory of request `id` and fill it with the project as it is now.
+   * Make the directory of request `id` and fill it with the project, and what lies over it.
    * @throws AppError NotFound when the project is gone; whatever the disk says.
    */
   static async prepare(
     db: Db,
     place: WorkspacePlace,
-    request: { readonly id: string; readonly project_id: string; readonly prompt: string },
+    request: WorkspaceRequest,
   ): Promise<Workspace> {
-    const { head_revision: revision } = await getProject(db, request.project_id);
+    const revision = request.revision ?? (await getProject(db, request.project_id)).head_revision;
     const tree = await readTree(db, request.project_id, revision);
-    const withheld = tree.map((file) => file.path).filter(isAgentConfiguration);
+    const isWithheld = request.agentConfig === true ? () => false : isAgentConfiguration;
+    const withheld = tree.map((file) => file.path).filter(isWithheld);
     const base = new Map(tree.map((file) => [file.path, file]));
     const dir = join(place.requests, request.id);
     await makeDirectory(dir, place.owner);
     await Promise.all(PARTS.map((part) => makeDirectory(join(dir, part), place.owner)));
     await writeNew(join(dir, "prompts", "prompt.md"), Buffer.from(request.prompt), false, place.owner);
     const work = join(dir, "work");
-    const handed = tree.filter((file) => !isAgentConfiguration(file.path));
+    const overlay = request.overlay ?? [];
+    const handed = laidOver(tree, overlay, revision).filter((file) => !isWithheld(file.path));
     const rules = await fill(db, work, handed, place.owner);
     const snapshot = await snapshotOf(work, handed.length);
+    // What was laid over the project is a change of it, whether the agent touches it or not.
+    for (const { path } of overlay) snapshot.delete(path);
     return new Workspace(place, request.id, { revision, base, withheld }, { snapshot, rules });
   }
 
@@ -124,6 +141,21 @@ export class Workspace implements CollectSource {
     await using requests = await Jail.open(this.#place.requests);
     await requests.remove(this.#id);
   }
+}
+
+/** A tree with other files over it. */
+export function laidOver(
+  tree: readonly TreeFile[],
+  overlay: readonly Delta[],
+  revision: number,
+): readonly TreeFile[] {
+  if (overlay.length === 0) return tree;
+  const files = new Map(tree.map((file) => [file.path, file]));
+  for (const { path, to } of overlay) {
+    if (to === null) files.delete(path);
+    else files.set(path, { ...to, path, revision });
+  }
+  return [...files.values()].sort((one, other) => (one.path < other.path ? -1 : 1));
 }
 
 /** Put a project's files into an empty directory that no sandbox can reach. @returns its rules. */

@@ -13,6 +13,7 @@ export { startBlobCollector } from "./collector.ts";
 export { acceptChange, rejectChange } from "./decisions.ts";
 export { commitEdits, commitImport } from "./edits.ts";
 export { copyPath, deletePath, makeDirectory, movePath } from "./moves.ts";
+export { type Overlay, overlayChanges } from "./overlay.ts";
 export { normalizeDirectory, normalizePath, showPath } from "./paths.ts";
 export { getOwnProject, getProject } from "./project.ts";
 export { bytes, checkFileSize, exceeded } from "./quotas.ts";
