@@ -284,6 +284,32 @@ describe("the workspaces of a process", () => {
     expect(small.pool.size).toBe(1);
   });
 
+  it("one that is being made is made for whoever still waits for it", async () => {
+    await using few = await openForTest({ slots: 1 });
+    const log = createLogger({ level: "silent", pretty: false });
+    const own = new LiveWorkspaces({ database: test.database, sandboxes: few.sandboxes, quota, log, max: 8 });
+    const project = { owner_id: owner.user_id, name: newId("project"), quota };
+    const { id } = await createProject(test.database, project);
+    const taken = await few.sandboxes.slots.acquire();
+    const [leaves, alone] = [new AbortController(), new AbortController()];
+    const first = own.use(owner, id, leaves.signal);
+    const second = own.use(owner, id, never);
+    leaves.abort();
+    await expect(first).rejects.toMatchObject({ code: "Cancelled" });
+    await taken.release();
+    const use = await second;
+    use.release();
+    await own.drop(id);
+    // With nobody left it is not made at all.
+    const again = await few.sandboxes.slots.acquire();
+    const last = own.use(owner, id, alone.signal);
+    alone.abort();
+    await expect(last).rejects.toMatchObject({ code: "Cancelled" });
+    expect(own.size).toBe(0);
+    await again.release();
+    await own.close();
+  });
+
   it("a workspace that could not be made is tried anew, and nothing is made after close", async () => {
     const pool = open(2);
     await expect(pool.use(owner, "prj_none", never)).rejects.toMatchObject({ code: "NotFound" });

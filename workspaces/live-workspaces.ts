@@ -1,4 +1,5 @@
 import type { Log } from "#platform/log.ts";
+import { orAborted } from "#platform/waiting.ts";
 import { AppError } from "#schemas";
 import {
   type Flushed,
@@ -25,6 +26,8 @@ export interface LiveWorkspacesOptions extends LiveWorkspaceDeps {
 interface Entry {
   readonly project_id: string;
   readonly opened: Promise<LiveWorkspace>;
+  /** Ends the wait for a slot, when nobody waits for the workspace any more. */
+  readonly stop: AbortController;
   uses: number;
   /** ms since 1970; when the last use ended. */
   idleSince: number;
@@ -40,6 +43,8 @@ export interface IdleWorkspace {
 }
 
 const SUMMARY = "Left in the workspace";
+
+const cancelled = () => new AppError("Cancelled", "The wait for the project's workspace was cancelled.");
 
 /** The workspaces of this process: one per project, shared by all that its owner runs in it. */
 export class LiveWorkspaces {
@@ -65,7 +70,7 @@ export class LiveWorkspaces {
     if (this.#closed) throw new AppError("Unavailable", "The server is shutting down.");
     const present = this.#entries.get(project_id);
     const fresh = present === undefined;
-    const entry = present ?? this.#open(owner, project_id, signal);
+    const entry = present ?? this.#open(owner, project_id);
     entry.uses += 1;
     let held = true;
     const release = () => {
@@ -75,11 +80,13 @@ export class LiveWorkspaces {
       entry.idleSince = Date.now();
     };
     try {
-      const workspace = await entry.opened;
+      const workspace = await orAborted(entry.opened, signal, cancelled);
       if (!fresh) await workspace.refresh();
       return { workspace, release, flush: (summary) => this.#flush(workspace, summary) };
     } catch (error) {
       release();
+      // Whoever else waits for it goes on waiting; a workspace that is there already takes no notice.
+      if (entry.uses === 0) entry.stop.abort();
       throw error;
     }
   }
@@ -123,10 +130,12 @@ export class LiveWorkspaces {
     await Promise.all([...this.#entries.values()].map((entry) => this.#end(entry)));
   }
 
-  #open(owner: WorkspaceOwner, project_id: string, signal: AbortSignal): Entry {
+  #open(owner: WorkspaceOwner, project_id: string): Entry {
+    const stop = new AbortController();
     const entry: Entry = {
       project_id,
-      opened: LiveWorkspace.open(this.#options, owner, project_id, signal),
+      stop,
+      opened: LiveWorkspace.open(this.#options, owner, project_id, stop.signal),
       uses: 0,
       idleSince: Date.now(),
     };
