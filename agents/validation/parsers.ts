@@ -57,6 +57,9 @@ function json(text, file) {
     try { JSON.parse(lean); } catch { throw error; }
   }
 }
+function lineOf(error) { return /:(\\d+)$/.exec(String(error?.stack).split("\\n", 1)[0])?.[1]; }
+// An error of a module does not say where it is.
+function strippingError(text) { try { stripTypeScriptTypes(text); } catch (error) { return error; } }
 process.argv.slice(1).forEach((file, index) => {
   let text;
   try {
@@ -68,9 +71,9 @@ process.argv.slice(1).forEach((file, index) => {
     else if (/\\.[cm]?ts$/.test(file)) stripTypeScriptTypes(text, { mode: "transform" });
     else script(text, file);
   } catch (error) {
-    const line = /:(\\d+)$/m.exec(String(error.stack).split("\\n", 1)[0]);
+    const line = lineOf(error) ?? lineOf(strippingError(text));
     const said = String(error.message).replace(/\\s+/g, " ").slice(0, 200);
-    console.log(index + "\\t" + said + (line === null ? "" : " (line " + line[1] + ")"));
+    console.log(index + "\\t" + said + (line === undefined ? "" : " (line " + line + ")"));
   }
 });`;
 
