@@ -7,7 +7,8 @@ import { estimateMessages } from "./tokens.ts";
 const TARGET = 0.6;
 /** Of the target, what the newest turns may take and stay as they are. */
 const NEWEST = 0.5;
-const SUMMARY = 0.1;
+/** The same for the summary of older ones. */
+const SUMMARY = 0.15;
 /** Of an older output or a long field of an older call. */
 const OLD_CHARS = 400;
 /** A newest output is never made shorter than this. */
@@ -35,7 +36,7 @@ export function compact(messages: readonly Message[], maxTokens: number): readon
   if (estimateMessages(gentle) <= target) return gentle;
   const asked = kept.some(isAsked) ? undefined : older.findLast(isAsked);
   const summed = older.filter((message) => message !== asked);
-  const summary = summarize(summed, Math.floor(target * SUMMARY * CHARS_PER_TOKEN));
+  const summary = summarize(summed, target * SUMMARY);
   const rest = [...head, ...summary, ...(asked === undefined ? [] : [asked]), ...kept];
   return estimateMessages(rest) <= maxTokens ? rest : squeeze(rest, kept, maxTokens);
 }

@@ -1,4 +1,5 @@
 import type { Message, ToolCall } from "../loop/model.ts";
+import { estimateMessages, estimateTokens } from "./tokens.ts";
 
 const HEADER =
   "[The earlier part of this session was left out to save room. What was done in it, oldest first; files may have changed since they were read:]";
@@ -21,10 +22,10 @@ export function isSummary(message: Message): boolean {
 }
 
 /**
- * One message of `maxChars` at most in place of these: what was asked, said, read, changed and run, each thing once and
+ * One message of `maxTokens` at most in place of these: what was asked, said, read, changed and run, each thing once and
  * where it was done last. An earlier summary among them goes on in it. None for messages that tell nothing.
  */
-export function summarize(messages: readonly Message[], maxChars: number): Message[] {
+export function summarize(messages: readonly Message[], maxTokens: number): Message[] {
   // Deleting first: a thing done again stands where it was done last.
   const entries = new Set<string>();
   for (const entry of messages.flatMap(entriesOf)) {
@@ -32,9 +33,9 @@ export function summarize(messages: readonly Message[], maxChars: number): Messa
     entries.add(entry);
   }
   const kept: string[] = [];
-  let room = maxChars - HEADER.length;
+  let room = maxTokens - estimateMessages([{ role: "user", content: HEADER }]);
   for (const entry of [...entries].reverse()) {
-    room -= entry.length + 1;
+    room -= estimateTokens(`\n${entry}`);
     if (room < 0) break;
     kept.unshift(entry);
   }

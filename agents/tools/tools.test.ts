@@ -181,6 +181,6 @@ describe("glob patterns", () => {
     const matcher = new GlobMatcher(`${"*a".repeat(50)}b`, 100);
     expect(() => matcher.matches("a".repeat(200))).toThrow(RangeError);
     expect(matches(`${"*a".repeat(50)}b`, "a".repeat(200))).toBe(false);
-    expect(matches("{a,b}".repeat(40), "b".repeat(40))).toBe(false);
+    expect(matches("{a,b}".repeat(40), "c".repeat(40))).toBe(false);
   });
 });
