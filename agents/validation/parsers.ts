@@ -71,7 +71,7 @@ process.argv.slice(1).forEach((file, index) => {
     else if (/\\.[cm]?ts$/.test(file)) stripTypeScriptTypes(text, { mode: "transform" });
     else script(text, file);
   } catch (error) {
-    const line = lineOf(error) ?? lineOf(strippingError(text));
+    const line = lineOf(error) ?? (file.endsWith("js") ? lineOf(strippingError(text)) : undefined);
     const said = String(error.message).replace(/\\s+/g, " ").slice(0, 200);
     console.log(index + "\\t" + said + (line === undefined ? "" : " (line " + line + ")"));
   }
