@@ -21,14 +21,8 @@ export type { WasmEngine } from "./engines/wasm/engine.ts";
 export type { WasmFiles, WasmInstance } from "./engines/wasm/types.ts";
 export { type Janitor, type JanitorOptions, openJanitor } from "./janitor/janitor.ts";
 export type { Candidate, CleanSource } from "./janitor/source.ts";
-export {
-  type HostRule,
-  intersect,
-  type NetworkAccess,
-  networkAccess,
-  parseHosts,
-  type Reach,
-} from "./network/index.ts";
+export { NetworkGrants } from "./network/grants.ts";
+export type { NetworkAccess } from "./network/index.ts";
 export { operation } from "./operations.ts";
 export {
   openSandboxes,

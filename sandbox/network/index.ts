@@ -2,9 +2,7 @@ import type { Slot } from "../slots.ts";
 import type { SandboxBridge } from "../types.ts";
 import { NetworkProxy, type ProxyOptions } from "./proxy.ts";
 
-export type { Reach } from "./addresses.ts";
 export { systemResolver } from "./resolver.ts";
-export { type HostRule, intersect, parseHosts } from "./rules.ts";
 
 /** Of the proxy as programs inside see it. */
 const PROXY_PORT = 3128;

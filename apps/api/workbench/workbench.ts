@@ -1,12 +1,18 @@
 import type { Database } from "#database";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
-import { type CleanSource, type Engines, languages, openEngines, type Sandboxes } from "#sandbox";
+import {
+  type CleanSource,
+  type Engines,
+  languages,
+  NetworkGrants,
+  openEngines,
+  type Sandboxes,
+} from "#sandbox";
 import type { MethodResult } from "#schemas";
 import { LiveWorkspaces } from "#workspaces/live-workspaces.ts";
 import { Machines } from "./machines.ts";
 import { Modules } from "./modules.ts";
-import { NetworkGrants } from "./network-grant.ts";
 import { Programs } from "./programs.ts";
 import { Terminals } from "./terminals.ts";
 

@@ -1,12 +1,11 @@
 import type { Config } from "#platform/config/config.ts";
 import { Admission } from "#platform/host/admission.ts";
 import type { Log } from "#platform/log.ts";
-import { type NetworkAccess, type Sandboxes, type SandboxSpec, withNode } from "#sandbox";
+import { type NetworkAccess, type NetworkGrants, type Sandboxes, type SandboxSpec, withNode } from "#sandbox";
 import { AppError } from "#schemas";
 import { DiskGuard } from "#workspaces/disk-guard.ts";
 import { INSIDE, type WorkspaceOwner } from "#workspaces/live-workspace.ts";
 import type { LiveWorkspaces, WorkspaceUse } from "#workspaces/live-workspaces.ts";
-import type { NetworkGrants } from "./network-grant.ts";
 
 const MIB = 1024 * 1024;
 const TMP_BYTES = 128 * MIB;

@@ -1,26 +1,26 @@
-import type { Config } from "#platform/config/config.ts";
-import type { Log } from "#platform/log.ts";
-import {
-  type HostRule,
-  intersect,
-  type NetworkAccess,
-  networkAccess,
-  parseHosts,
-  type Reach,
-  type Slot,
-} from "#sandbox";
 import { AppError } from "#schemas";
+import type { Slot } from "../slots.ts";
+import type { SandboxLog } from "../types.ts";
+import type { Reach } from "./addresses.ts";
+import { type NetworkAccess, networkAccess } from "./index.ts";
+import { type HostRule, intersect, parseHosts } from "./rules.ts";
+
+/** What the operator allows. */
+export interface NetworkSettings {
+  readonly hosts: readonly string[];
+  readonly reach: Reach;
+}
 
 /** What a run may reach: nothing, or some of what the operator allows. */
 export class NetworkGrants {
   readonly #allowed: HostRule[];
   readonly #reach: Reach;
-  readonly #log: Log;
+  readonly #log: SandboxLog;
   /** As the operator wrote them. */
   readonly hosts: readonly string[];
 
   /** @throws AppError InvalidParams for hosts in the settings that are none. */
-  constructor({ hosts, reach }: Config["workbench"], log: Log) {
+  constructor({ hosts, reach }: NetworkSettings, log: SandboxLog) {
     this.hosts = hosts;
     this.#allowed = parseHosts(hosts);
     this.#reach = reach;
