@@ -1,4 +1,4 @@
-import type { TaskState } from "#schemas";
+import type { TaskState } from "#schemas/events.ts";
 
 /** The rows of the simulated store: the columns that decide something, times in ms, money in micro-credits. */
 export interface Task {

@@ -1,4 +1,4 @@
-import { isTerminal, type TaskState } from "#schemas";
+import { isTerminal, type TaskState } from "#schemas/events.ts";
 import { Money } from "./store-money.ts";
 import type { Call, Limits, NewTask, SimEvent, Task, User } from "./store-rows.ts";
 

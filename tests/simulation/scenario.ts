@@ -1,0 +1,114 @@
+import { Random } from "./random.ts";
+import type { Limits } from "./store-rows.ts";
+import type { ScheduledFault } from "./world.ts";
+
+/** What happens from outside; times in virtual ms, amounts in micro-credits. */
+export interface Scenario {
+  readonly seed: number;
+  readonly users: readonly {
+    readonly balance: number;
+    readonly limit: number | null;
+    readonly project: number | null;
+  }[];
+  /** How fast each worker's clock goes. */
+  readonly workers: readonly number[];
+  readonly capacity: number;
+  readonly limits: Limits;
+  readonly lease_ms: number;
+  /** Points of priority per minute of waiting: many, so that a wait of seconds decides. */
+  readonly aging: number;
+  readonly tasks: readonly Dispatch[];
+  readonly cancels: readonly { readonly at: number; readonly task: number }[];
+  readonly calls: readonly {
+    readonly at: number;
+    readonly user: number;
+    readonly hold: number;
+    readonly cost: number;
+  }[];
+  readonly grants: readonly { readonly at: number; readonly user: number; readonly balance: number }[];
+  readonly faults: readonly ScheduledFault[];
+}
+
+export interface Dispatch {
+  readonly nth: number;
+  readonly at: number;
+  readonly user: number;
+  readonly priority: number;
+  readonly max_attempts: number;
+  readonly budget: number;
+}
+
+const LEASE_MS = 5000;
+const AGING = 60;
+/** Dispatches, cancellations, grants come within this, ms. */
+const LIVELY_MS = 6000;
+
+export function scenarioOf(seed: number): Scenario {
+  const random = new Random(seed);
+  const users = some(random.int(2, 4), () => ({
+    balance: random.pick([0, 60, 300, 2000, 2000]),
+    limit: random.chance(0.2) ? random.int(20, 400) : null,
+    project: random.chance(0.2) ? random.int(20, 400) : null,
+  }));
+  const workers = some(random.int(2, 3), () => 0.85 + random.next() * 0.3);
+  const tasks = some(random.int(3, 8), (nth) => ({
+    nth,
+    at: random.chance(0.4) ? 0 : random.int(0, LIVELY_MS),
+    user: random.chance(0.4) ? 0 : random.int(0, users.length - 1),
+    priority: random.chance(0.5) ? 5 : random.int(1, 9),
+    max_attempts: random.int(1, 3),
+    budget: random.int(20, 300),
+  }));
+  return {
+    ...{ seed, users, workers, tasks, lease_ms: LEASE_MS, aging: AGING },
+    capacity: random.int(1, 3),
+    limits: { per_user: random.int(1, 2), seconds_between: random.pick([0, 0, 0, 1, 3]) },
+    cancels: some(random.int(0, 2), () => ({
+      at: random.int(0, LIVELY_MS),
+      task: random.int(0, tasks.length - 1),
+    })),
+    calls: some(random.int(0, 2), () => ({
+      ...{ at: random.int(0, LIVELY_MS), user: random.int(0, users.length - 1) },
+      ...{ hold: random.int(0, 80), cost: random.int(0, 100) },
+    })),
+    grants: some(random.int(0, 1), () => ({
+      ...{
+        at: random.int(0, LIVELY_MS),
+        user: random.int(0, users.length - 1),
+        balance: random.int(0, 2500),
+      },
+    })),
+    faults: some(random.int(0, 5), () => faultOf(random, workers.length)),
+  };
+}
+
+function faultOf(random: Random, workers: number): ScheduledFault {
+  // Early steps are claims, later ones are runs; one process more than there are workers speaks for the users.
+  const process = random.int(0, random.chance(0.1) ? workers : workers - 1);
+  const where = { process, step: random.int(1, random.chance(0.5) ? 20 : 60), after_ms: random.int(0, 60) };
+  const kind = random.pick([
+    "kill",
+    "kill",
+    "pause",
+    "pause",
+    "cut",
+    "cut",
+    "lose",
+    "lose",
+    "delay",
+    "terminate",
+  ] as const);
+  // Who speaks for the users does not die: nobody would know what they had asked for.
+  if (process === workers || kind === "lose") return { ...where, kind: "lose" };
+  if (kind === "kill")
+    return { ...where, kind, restart_ms: random.int(200, 12_000), same_id: random.chance(0.5) };
+  if (kind === "terminate") {
+    return { ...where, kind, grace_ms: random.int(0, 3000), restart_ms: random.int(200, 5000) };
+  }
+  if (kind === "delay") return { ...where, kind, ms: random.int(200, 6500), answer: random.chance(0.5) };
+  return { ...where, kind, ms: random.int(200, 13_000) };
+}
+
+function some<T>(count: number, make: (nth: number) => T): T[] {
+  return Array.from({ length: count }, (_, nth) => make(nth));
+}
