@@ -174,6 +174,8 @@ export interface ChangesTable {
   resolves: string | null;
   /** The revision it undoes. */
   reverts: number | null;
+  /** The change of which a part was accepted; this one holds what was left. */
+  rest_of: string | null;
 }
 export type ChangeRow = Selectable<ChangesTable>;
 

@@ -2,14 +2,9 @@ import { sql } from "kysely";
 import { AppError } from "#schemas";
 import { after, createdAtMicros, readCursor, writeCursor } from "../cursor.ts";
 import type { ChangeRow, Db } from "../schema.ts";
-import { currentVersions, findClashes, versionsAt } from "./commit.ts";
-import { type Merge, mergePaths } from "./merging.ts";
+import { versionsAt } from "./commit.ts";
 import { normalizePath, showPath } from "./paths.ts";
-import { getProject } from "./project.ts";
-import type { Sides } from "./three-way.ts";
-import type { Conflict, FileVersion, NamedVersion } from "./types.ts";
-
-const LABELS = { ours: "project", theirs: "change" };
+import type { PathChange } from "./renames.ts";
 
 /** What somebody (an agent) proposes: contents are stored already (`putBlobs`). */
 export interface NewChange {
@@ -25,7 +20,9 @@ export interface NewChange {
   /** The proposed change it replaces: once it is accepted, that one is rejected. */
   readonly resolves?: string | undefined;
   /** The revision it undoes: accepted it is a rollback. */
-  readonly reverts?: number | undefined;
+  readonly reverts?: number | null | undefined;
+  /** The change of which a part was accepted; this one is what was left. */
+  readonly rest_of?: string | undefined;
   readonly files: readonly {
     readonly path: string;
     /** Null: the file is new. */
@@ -58,18 +55,39 @@ export async function insertChange(db: Db, change: NewChange): Promise<boolean> 
     .forKeyShare()
     .executeTakeFirst();
   if (project === undefined) return false;
-  const { files, task_id = null, builds_on = [], resolves = null, reverts = null, ...row } = change;
+  const { files, task_id = null, builds_on = [], resolves = null, ...row } = change;
+  const { reverts = null, rest_of = null } = change;
   await db
     .insertInto("changes")
-    .values({ ...row, task_id, builds_on: [...builds_on], resolves, reverts })
+    .values({ ...row, task_id, builds_on: [...builds_on], resolves, reverts, rest_of })
     .execute();
+  await insertFiles(db, change.id, files);
+  return true;
+}
+
+/** Make these the files of a change, in the place of those it has. */
+export async function replaceFiles(db: Db, id: string, files: NewChange["files"]): Promise<void> {
+  await db.deleteFrom("change_files").where("change_id", "=", id).execute();
+  await insertFiles(db, id, files);
+}
+
+/** A change's files as they are stored. */
+export function filesToStore(files: readonly ChangeFile[]): NewChange["files"] {
+  return files.map(({ path, before, after }) => ({
+    path,
+    base_hash: before?.blob_hash ?? null,
+    new_hash: after?.blob_hash ?? null,
+    executable: (after ?? before)?.executable ?? false,
+  }));
+}
+
+async function insertFiles(db: Db, id: string, files: NewChange["files"]): Promise<void> {
   await sql`
     INSERT INTO change_files (change_id, path, base_hash, new_hash, executable)
-    SELECT ${change.id}, * FROM unnest(
+    SELECT ${id}, * FROM unnest(
       ${files.map(({ path }) => path)}::text[], ${files.map((file) => file.base_hash)}::bytea[],
       ${files.map((file) => file.new_hash)}::bytea[], ${files.map(({ executable }) => executable)}::bool[])
   `.execute(db);
-  return true;
 }
 
 /** Bytes that changes of a project hold that nobody has decided on. */
@@ -140,11 +158,7 @@ export async function listChanges(
 }
 
 /** One file of a change: what it was made from and what it makes of it. */
-export interface ChangeFile {
-  readonly path: string;
-  readonly before: FileVersion | null;
-  readonly after: FileVersion | null;
-}
+export type ChangeFile = PathChange;
 
 /** A change's files in byte order of the paths. */
 export async function changeFiles(db: Db, change: ChangeRow): Promise<ChangeFile[]> {
@@ -177,51 +191,3 @@ export async function changeFiles(db: Db, change: ChangeRow): Promise<ChangeFile
     };
   });
 }
-
-/** A change's files merged with what the project has at these paths now. */
-export async function mergeChange(
-  db: Db,
-  change: ChangeRow,
-  files: readonly ChangeFile[],
-): Promise<Merge & { present: Map<string, FileVersion & { revision: number }> }> {
-  const present = await currentVersions(
-    db,
-    change.project_id,
-    files.map(({ path }) => path),
-  );
-  const sides: Sides[] = files.map(({ path, before, after: proposed }) => {
-    const now = present.get(path);
-    const current =
-      now === undefined ? null : { blob_hash: now.blob_hash, size: now.size, executable: now.executable };
-    return { path, base: before, current, proposed };
-  });
-  return { ...(await mergePaths(db, sides, LABELS)), present };
-}
-
-export interface Preview {
-  readonly files: ChangeFile[];
-  /** Empty unless the change waits for a decision. */
-  readonly conflicts: (Conflict & { readonly current: NamedVersion | null })[];
-  readonly current_revision: number;
-}
-
-/** A change as a reviewer sees it: its files, and where it collides with the project as it is now. */
-export async function previewChange(db: Db, change: ChangeRow): Promise<Preview> {
-  const { head_revision: current_revision } = await getProject(db, change.project_id);
-  const files = await changeFiles(db, change);
-  if (change.state !== "proposed") return { files, conflicts: [], current_revision };
-  const { conflicts, deltas, merged, present } = await mergeChange(db, change, files);
-  const written = [...deltas, ...merged.map(({ path }) => ({ path, to: NOTHING }))];
-  const clashes = await findClashes(db, change.project_id, written, new Set(present.keys()));
-  return {
-    files,
-    conflicts: [...conflicts, ...clashes].map((conflict) => {
-      const now = present.get(conflict.path);
-      return { ...conflict, current: now === undefined ? null : { ...now, path: conflict.path } };
-    }),
-    current_revision,
-  };
-}
-
-/** Stands for a merged text, which exists at its path already and so cannot clash. */
-const NOTHING: FileVersion = { blob_hash: Buffer.alloc(0), size: 0, executable: false };

@@ -64,15 +64,8 @@ export async function writeRevision(
   deltas: readonly Delta[],
   commit: Commit,
 ): Promise<number> {
-  const present = await currentVersions(
-    trx,
-    project.id,
-    deltas.map((delta) => delta.path),
-  );
-  const changed = deltas.filter(({ path, to }) => !sameVersion(present.get(path) ?? null, to));
+  const { changed, present } = await effectOf(trx, project.id, deltas);
   if (changed.length === 0 && commit.always !== true) return project.head_revision;
-  const clashes = await findClashes(trx, project.id, changed, new Set(present.keys()));
-  if (clashes.length > 0) throw conflictError(clashes);
   let files = project.file_count;
   let size = project.size_bytes;
   for (const { path, to } of changed) {
@@ -85,6 +78,26 @@ export async function writeRevision(
   const revision = project.head_revision + 1;
   await insertRevision(trx, { project_id: project.id, revision, files, size, added }, changed, commit);
   return revision;
+}
+
+/**
+ * Which of these deltas change anything, and what is there now.
+ * @throws AppError Conflict (`details.conflicts`) when a file would stand where a directory is.
+ */
+export async function effectOf(
+  db: Db,
+  projectId: string,
+  deltas: readonly Delta[],
+): Promise<{ changed: Delta[]; present: Map<string, FileVersion> }> {
+  const present = await currentVersions(
+    db,
+    projectId,
+    deltas.map((delta) => delta.path),
+  );
+  const changed = deltas.filter(({ path, to }) => !sameVersion(present.get(path) ?? null, to));
+  const clashes = await findClashes(db, projectId, changed, new Set(present.keys()));
+  if (clashes.length > 0) throw conflictError(clashes);
+  return { changed, present };
 }
 
 /** Bytes of the contents among these that the project's history does not have yet. */

@@ -1,77 +1,115 @@
 import { sql } from "kysely";
+import { newId } from "#platform/ids.ts";
 import { AppError } from "#schemas";
 import type { Database } from "../open.ts";
 import type { ChangeRow, Db } from "../schema.ts";
-import { storeFiles } from "./blobs.ts";
-import { changeFiles, getChange, mergeChange } from "./changes.ts";
-import { conflictError, writeRevision } from "./commit.ts";
+import { type Acceptance, alreadyDecided, planAcceptance, prepareAcceptance } from "./acceptance.ts";
+import { mergeFiles, relocations } from "./change-merge.ts";
+import { type ChangeFile, filesToStore, getChange, insertChange, replaceFiles } from "./changes.ts";
+import { writeRevision } from "./commit.ts";
 import { storeMerged } from "./edits.ts";
-import { normalizePath, showPath } from "./paths.ts";
 import { lockProject } from "./project.ts";
-import type { Conflict, Delta, FileVersion, Quota } from "./types.ts";
+import { sameVersion } from "./three-way.ts";
+import type { Project, Quota } from "./types.ts";
 
-/** What a person decided to keep at a path; null deletes it. */
-interface Resolution {
-  readonly path: string;
-  readonly content: Buffer | null;
-}
-
-export interface Acceptance {
-  readonly change_id: string;
-  /** The user who decides. */
-  readonly decided_by: string;
-  readonly resolutions?: readonly Resolution[];
-  /**
-   * The revision the resolutions were made at: a file changed since is a conflict again instead of being
-   * overwritten. Without it the resolutions win over whatever the project has.
-   */
-  readonly current_revision?: number | undefined;
-  readonly quota: Quota;
+export interface Accepted {
+  readonly revision: number;
+  /** The change that holds what was not accepted, where something was left. */
+  readonly remaining_change_id?: string;
 }
 
 /**
- * Make a change the project's next revision, merged with what came since its base. Accepting it again
- * answers the same revision; of two at once, one commits.
+ * Make a change, or what was chosen of it, the project's next revision, merged with what came since its base. What was
+ * not chosen becomes a change of its own on that revision. Accepting it again answers the same; of two at once, one
+ * commits.
  * @throws AppError Conflict with `details.conflicts` where a path needs a resolution (nothing was changed),
- * Conflict for a rejected change, QuotaExceeded, NotFound, InvalidParams for a resolution of another path.
+ * Conflict with `details.reason` "moved" where the project is not at `expected_head` any more, Conflict for a rejected
+ * change, QuotaExceeded, NotFound, InvalidParams for a resolution of another path and for hunks there are not.
  */
-export async function acceptChange(
-  database: Database,
-  acceptance: Acceptance,
-): Promise<{ revision: number }> {
-  const { quota, decided_by } = acceptance;
-  const { project_id } = await getChange(database.db, acceptance.change_id);
-  const resolved = await storeResolutions(database.db, acceptance.resolutions ?? [], quota);
+export async function acceptChange(database: Database, acceptance: Acceptance): Promise<Accepted> {
+  const { quota, decided_by, expected_head } = acceptance;
+  const prepared = await prepareAcceptance(database.db, acceptance);
   return database.transaction(async (trx) => {
     // Every decision holds the project's row first, so the change cannot be decided twice.
-    const project = await lockProject(trx, project_id);
+    const project = await lockProject(trx, prepared.project_id);
     const change = await getChange(trx, acceptance.change_id);
-    if (change.state === "accepted") return { revision: change.revision ?? project.head_revision };
-    if (change.state === "rejected") throw decided(change);
-    const files = await changeFiles(trx, change);
-    const foreign = [...resolved.keys()].find((path) => !files.some((file) => file.path === path));
-    if (foreign !== undefined) throw notInChange(foreign);
-    const merge = await mergeChange(trx, change, files);
-    const isOpen = ({ path }: { path: string }) => !resolved.has(path);
-    const open: Conflict[] = merge.conflicts.filter(isOpen);
-    for (const path of resolved.keys()) {
-      const changedAt = merge.present.get(path)?.revision ?? 0;
-      if (changedAt > (acceptance.current_revision ?? changedAt)) open.push({ path, kind: "content" });
-    }
-    if (open.length > 0) throw conflictError(open, project.head_revision);
-    const deltas: Delta[] = merge.deltas.filter(isOpen);
-    deltas.push(...(await storeMerged(trx, merge.merged.filter(isOpen), quota)));
-    for (const [path, content] of resolved) {
-      const executable = files.some((file) => file.path === path && file.after?.executable === true);
-      deltas.push({ path, to: content && { ...content, executable } });
-    }
+    if (change.state === "accepted") return acceptedBefore(trx, change, project);
+    if (change.state === "rejected") throw alreadyDecided(change);
+    if (expected_head !== undefined && expected_head !== project.head_revision) throw hasMoved(project);
+    const deltas = await planAcceptance(trx, { project, change, acceptance, prepared });
     const { author, summary, id } = change;
-    const commit = { author, summary, change_id: id, kind: "agent", quota } as const;
-    const revision = await writeRevision(trx, project, deltas, commit);
+    const kind = change.reverts === null ? "agent" : "rollback";
+    const revision = await writeRevision(trx, project, deltas, {
+      author,
+      summary,
+      change_id: id,
+      kind,
+      quota,
+    });
     await decide(trx, change, { state: "accepted", revision, decided_by });
     await decideLinked(trx, change, { revision, decided_by });
-    return { revision };
+    if (prepared.left.length === 0) return { revision };
+    await replaceFiles(trx, id, filesToStore(prepared.taken));
+    const remaining = await keepRest(trx, change, { files: prepared.left, revision, quota });
+    return remaining === undefined ? { revision } : { revision, remaining_change_id: remaining };
   });
+}
+
+async function acceptedBefore(trx: Db, change: ChangeRow, project: Project): Promise<Accepted> {
+  const revision = change.revision ?? project.head_revision;
+  const rest = await trx
+    .selectFrom("changes")
+    .select("id")
+    .where("rest_of", "=", change.id)
+    .executeTakeFirst();
+  return rest === undefined ? { revision } : { revision, remaining_change_id: rest.id };
+}
+
+function hasMoved({ head_revision }: Project): AppError {
+  return new AppError("Conflict", `The project has moved on to revision ${head_revision}.`, {
+    reason: "moved",
+    current_revision: head_revision,
+    hint: "Nothing was changed. Look at the merge with the present revision and decide again.",
+  });
+}
+
+/**
+ * What was left of a change as a change on the new revision. A file that cannot be merged with it keeps what it was
+ * made from, so that the conflict shows where the rest is looked at.
+ * @returns its id, undefined when the project has all of it by itself.
+ */
+async function keepRest(
+  trx: Db,
+  change: ChangeRow,
+  rest: { readonly files: readonly ChangeFile[]; readonly revision: number; readonly quota: Quota },
+): Promise<string | undefined> {
+  const { project_id, task_id, author, summary, reverts, base_revision } = change;
+  const place = { project_id, base_revision, head_revision: rest.revision };
+  const merge = await mergeFiles(trx, place, rest.files);
+  const merged = await storeMerged(trx, merge.merged, rest.quota);
+  const files = new Map<string, ChangeFile>();
+  for (const { path, to } of [...relocations(merge, () => false), ...merge.deltas, ...merged]) {
+    const before = merge.present.get(path) ?? null;
+    if (!sameVersion(before, to)) files.set(path, { path, before, after: to });
+  }
+  for (const { path } of merge.conflicts) {
+    const side = merge.placed.get(path);
+    if (side !== undefined) files.set(path, { path, before: side.base, after: side.proposed });
+  }
+  if (files.size === 0) return undefined;
+  const id = newId("change");
+  await insertChange(trx, {
+    id,
+    project_id,
+    task_id: task_id ?? undefined,
+    author,
+    base_revision: rest.revision,
+    summary,
+    reverts,
+    rest_of: change.id,
+    files: filesToStore([...files.values()]),
+  });
+  return id;
 }
 
 /**
@@ -86,13 +124,14 @@ export async function rejectChange(
   await database.transaction(async (trx) => {
     await lockProject(trx, project_id);
     const change = await getChange(trx, rejection.change_id);
-    if (change.state === "accepted") throw decided(change);
+    if (change.state === "accepted") throw alreadyDecided(change);
     if (change.state === "rejected") return;
     await decide(trx, change, { state: "rejected", revision: null, decided_by: rejection.decided_by });
   });
 }
 
-async function decide(
+/** Write a decision down. The caller holds the project's row. */
+export async function decide(
   trx: Db,
   change: ChangeRow,
   decision: { state: "accepted" | "rejected"; revision: number | null; decided_by: string },
@@ -128,36 +167,4 @@ async function decideLinked(
     FROM verdicts
     WHERE changes.id = verdicts.id AND changes.project_id = ${change.project_id} AND changes.state = 'proposed'
   `.execute(trx);
-}
-
-function decided(change: ChangeRow): AppError {
-  const hint =
-    change.state === "accepted"
-      ? "project.rollback brings back an older revision."
-      : "Let the agent propose it again.";
-  return new AppError("Conflict", `The change was ${change.state} already.`, { state: change.state, hint });
-}
-
-function notInChange(path: string): AppError {
-  const message = `There is a resolution for ${showPath(path)}, which the change does not touch.`;
-  return new AppError("InvalidParams", message, { issues: [{ path: "resolutions", message }] });
-}
-
-async function storeResolutions(
-  db: Db,
-  resolutions: readonly Resolution[],
-  quota: Quota,
-): Promise<Map<string, Omit<FileVersion, "executable"> | null>> {
-  const resolved = new Map<string, Omit<FileVersion, "executable"> | null>();
-  const written: { path: string; content: Buffer }[] = [];
-  for (const { path, content } of resolutions) {
-    const normal = normalizePath(path);
-    if (resolved.has(normal)) {
-      throw new AppError("InvalidParams", `There are two resolutions for ${showPath(normal)}.`);
-    }
-    resolved.set(normal, null);
-    if (content !== null) written.push({ path: normal, content });
-  }
-  for (const { path, ...stored } of await storeFiles(db, written, quota)) resolved.set(path, stored);
-  return resolved;
 }

@@ -1,23 +1,27 @@
 /** The project store's face: every change is a revision, every path a key in a table. */
+export { type Acceptance, type AcceptancePreview, previewAcceptance } from "./acceptance.ts";
 export { collectBlobs, hashContent, putBlobs, readBlobs, readContents, storeFiles } from "./blobs.ts";
+export { previewChange } from "./change-merge.ts";
 export {
+  type ChangeFile,
   getChange,
   getOwnChange,
   insertChange,
   listChanges,
   type NewChange,
-  previewChange,
   proposedBytes,
 } from "./changes.ts";
 export { startBlobCollector } from "./collector.ts";
 export { acceptChange, rejectChange } from "./decisions.ts";
 export { commitEdits, commitImport } from "./edits.ts";
+export { type Hunk, hunksOf, isDivisible, MAX_DIVIDED_FILES } from "./hunks.ts";
 export { copyPath, deletePath, makeDirectory, movePath } from "./moves.ts";
 export { type Overlay, overlayChanges } from "./overlay.ts";
 export { normalizeDirectory, normalizePath, showPath } from "./paths.ts";
 export { getOwnProject, getProject } from "./project.ts";
 export { bytes, checkFileSize, exceeded } from "./quotas.ts";
 export { listDirectory, listRevisions, readFile, readTree } from "./reading.ts";
+export { type Reverted, revertChange, revertRevision } from "./revert.ts";
 export { rollbackProject } from "./rollback.ts";
 export { createProject, deleteProject, listProjects, renameProject } from "./store.ts";
 export { decodeText, isText } from "./text.ts";

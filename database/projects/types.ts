@@ -33,13 +33,17 @@ export interface Edit {
 
 /**
  * Why a path cannot be merged. The first word is what the project did since the base, the second what the
- * change did; `file_directory`: a file would stand where a directory is, or the other way round.
+ * change did; `file_directory`: a file would stand where a directory is, or the other way round; `move_move`: both
+ * moved the file, to different places.
  */
 export type ConflictKind =
   | "content"
   | "delete_modify"
   | "modify_delete"
   | "add_add"
+  | "move_move"
+  | "move_delete"
+  | "delete_move"
   | "binary"
   | "file_directory";
 
@@ -48,6 +52,8 @@ export interface Conflict {
   readonly kind: ConflictKind;
   /** Both sides between conflict markers, for text that is not too long to show. */
   readonly merged?: string;
+  /** Where the file was before somebody moved it. */
+  readonly moved_from?: string;
 }
 
 /** What a user's projects may take; sizes in bytes (`config.quota`). */

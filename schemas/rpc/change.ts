@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { idSchema } from "../ids.ts";
+import { conflictKindSchema, revertResultSchema } from "./conflict.ts";
 import { defineMethod } from "./method.ts";
 import { encodingSchema } from "./project.ts";
 
@@ -14,22 +15,45 @@ const contentSchema = z.object({
   truncated: z.boolean().optional(),
 });
 
+/** A stretch of lines a change makes something else of. Lines count from 1. */
+const hunkSchema = z.object({
+  /** Its place among the file's hunks, from 0. */
+  index: z.number().int(),
+  /** The first line of the old text it replaces; with no lines, the one it is put in front of. */
+  old_start: z.number().int(),
+  old_lines: z.number().int(),
+  new_start: z.number().int(),
+  new_lines: z.number().int(),
+});
+
 const changeFile = z.object({
   path: z.string(),
   status: z.enum(["added", "modified", "deleted"]),
   /** Null where the file did not exist before (added) or does not exist after (deleted). */
   before: contentSchema.nullable(),
   after: contentSchema.nullable(),
+  /** Of a modified text; without them the file is accepted as a whole. */
+  hunks: z.array(hunkSchema).optional(),
+});
+
+/** What of a change to accept: files left out are not accepted. */
+const choiceSchema = z.strictObject({
+  path: z.string(),
+  /** Which of the file's hunks; without it the whole file, its deletion or its executable bit included. */
+  indexes: z.array(z.number().int().min(0).max(1000)).min(1).max(1000).optional(),
 });
 
 /** An overlap with what the project has become since the change's base. */
 const conflictSchema = z.object({
   path: z.string(),
-  kind: z.enum(["content", "delete_modify", "modify_delete", "add_add", "binary", "file_directory"]),
+  /** First what the project did since the change's base, then what the change did. */
+  kind: conflictKindSchema,
   /** The project's present content, null where it has none. */
   current: contentSchema.nullable(),
   /** Both sides between conflict markers, for text. */
   merged: z.string().optional(),
+  /** Where the file was before the project or the change moved it. */
+  moved_from: z.string().optional(),
 });
 
 const summaryShape = {
@@ -82,6 +106,13 @@ export const changeMethods = {
             before: null,
             after: { content: "export {};\n", encoding: "utf8", size: 11 },
           },
+          {
+            path: "src/index.js",
+            status: "modified",
+            before: { content: "start();\n", encoding: "utf8", size: 9 },
+            after: { content: "start();\nstop();\n", encoding: "utf8", size: 17 },
+            hunks: [{ index: 0, old_start: 2, old_lines: 0, new_start: 2, new_lines: 1 }],
+          },
         ],
         conflicts: [],
       },
@@ -102,19 +133,27 @@ export const changeMethods = {
   }),
   "change.accept": defineMethod({
     summary:
-      "Make a change the project's next revision, merging with what came since. A conflict needs a resolution per file.",
+      "Make a change, or some of its hunks, the project's next revision, merging with what came since. A conflict needs a resolution per file.",
     access: "developer",
     params: z.strictObject({
       change_id: idSchema,
+      /** What to accept; without it everything. The rest becomes another proposed change. */
+      hunks: z.array(choiceSchema).min(1).max(1000).optional(),
       resolutions: z.array(resolutionSchema).max(1000).optional(),
       /** The revision the resolutions were made at: a file changed since then is a conflict again. */
       current_revision: z.number().int().min(0).max(2_147_483_647).optional(),
     }),
-    result: z.object({ change_id: idSchema, state: changeStateSchema, revision: z.number().int() }),
+    result: z.object({
+      change_id: idSchema,
+      state: changeStateSchema,
+      revision: z.number().int(),
+      /** The change that holds what was not accepted, where something was left. */
+      remaining_change_id: idSchema.optional(),
+    }),
     errors: ["NotFound", "Conflict", "QuotaExceeded"],
     example: {
-      params: { change_id: "chg_01" },
-      result: { change_id: "chg_01", state: "accepted", revision: 4 },
+      params: { change_id: "chg_01", hunks: [{ path: "src/index.js", indexes: [0] }] },
+      result: { change_id: "chg_01", state: "accepted", revision: 4, remaining_change_id: "chg_02" },
     },
   }),
   "change.reject": defineMethod({
@@ -124,5 +163,17 @@ export const changeMethods = {
     result: z.object({ change_id: idSchema, state: changeStateSchema }),
     errors: ["NotFound", "Conflict"],
     example: { params: { change_id: "chg_01" }, result: { change_id: "chg_01", state: "rejected" } },
+  }),
+  "change.revert": defineMethod({
+    summary:
+      "Undo an accepted change, also after later ones: its inverse is merged with what the project is now. Where that collides, the inverse is proposed as a change with conflicts.",
+    access: "developer",
+    params: z.strictObject({ change_id: idSchema }),
+    result: revertResultSchema,
+    errors: ["NotFound", "Conflict", "QuotaExceeded"],
+    example: {
+      params: { change_id: "chg_01" },
+      result: { state: "accepted", revision: 6, change_id: "chg_03", conflicts: [] },
+    },
   }),
 };

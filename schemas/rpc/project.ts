@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { idSchema } from "../ids.ts";
+import { revertResultSchema } from "./conflict.ts";
 import { defineMethod } from "./method.ts";
 
 export const MAX_PATH_BYTES = 1024;
@@ -146,6 +147,18 @@ export const projectMethods = {
     result: z.object({ revision: revisionSchema }),
     errors: ["NotFound", "QuotaExceeded"],
     example: { params: { project_id: "prj_01", revision: 1 }, result: { revision: 4 } },
+  }),
+  "project.revert": defineMethod({
+    summary:
+      "Undo what one revision did and keep what came after it. Where that collides, the inverse is proposed as a change with conflicts.",
+    access: "developer",
+    params: z.strictObject({ id: idSchema, revision: revisionSchema.min(1) }),
+    result: revertResultSchema,
+    errors: ["NotFound", "QuotaExceeded"],
+    example: {
+      params: { id: "prj_01", revision: 3 },
+      result: { state: "accepted", revision: 5, change_id: "chg_04", conflicts: [] },
+    },
   }),
 };
 

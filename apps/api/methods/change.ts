@@ -1,13 +1,21 @@
 import type { ChangeRow } from "#database";
 import {
   acceptChange,
+  type ChangeFile,
+  decodeText,
   type FileVersion,
   getOwnChange,
   getOwnProject,
+  hunksOf,
+  isDivisible,
+  isText,
   listChanges,
+  MAX_DIVIDED_FILES,
   previewChange,
+  type Reverted,
   readBlobs,
   rejectChange,
+  revertChange,
 } from "#database/projects/index.ts";
 import type { Context, HandlersOf } from "../handler.ts";
 import { type Content, decodeContent, encodeContent } from "./content.ts";
@@ -24,7 +32,9 @@ export const changeHandlers: HandlersOf<"change."> = {
       ...conflicts.map(({ current }) => current),
       ...files.flatMap(({ before, after }) => [before, after]),
     ];
-    const show = await contentsOf({ database }, versions);
+    const contents = await contentsOf({ database }, versions);
+    const show = (version: FileVersion | null) => shown(version, contents);
+    const hunks = hunksOfFiles(files, contents);
     return {
       ...summaryOf(change),
       current_revision,
@@ -33,6 +43,7 @@ export const changeHandlers: HandlersOf<"change."> = {
         status: before === null ? "added" : after === null ? "deleted" : "modified",
         before: show(before),
         after: show(after),
+        ...hunks.get(path),
       })),
       conflicts: conflicts.map(({ current, ...conflict }) => ({ ...conflict, current: show(current) })),
     };
@@ -46,21 +57,22 @@ export const changeHandlers: HandlersOf<"change."> = {
   },
 
   "change.accept": async ({ caller, database, config }, params) => {
-    const { change_id, current_revision, resolutions = [] } = params;
+    const { change_id, current_revision, hunks, resolutions = [] } = params;
     await getOwnChange(database.db, change_id, caller.user_id);
     const decided = resolutions.map(({ path, content, encoding }, index) => ({
       path,
       content:
         content === null ? null : decodeContent(content, encoding, `params.resolutions[${index}].content`),
     }));
-    const { revision } = await acceptChange(database, {
+    const accepted = await acceptChange(database, {
       change_id,
       decided_by: caller.user_id,
+      hunks,
       resolutions: decided,
       current_revision,
       quota: config.quota,
     });
-    return { change_id, state: "accepted", revision };
+    return { change_id, state: "accepted", ...accepted };
   },
 
   "change.reject": async ({ caller, database }, { change_id }) => {
@@ -68,29 +80,64 @@ export const changeHandlers: HandlersOf<"change."> = {
     await rejectChange(database, { change_id, decided_by: caller.user_id });
     return { change_id, state: "rejected" };
   },
+
+  "change.revert": async ({ caller, database, config }, { change_id }) => {
+    await getOwnChange(database.db, change_id, caller.user_id);
+    const by = { author: caller.username, decided_by: caller.user_id };
+    return revertedView(await revertChange(database, { change_id, ...by, quota: config.quota }));
+  },
 };
+
+/** What undoing came to, without the contents of conflicts: change.get shows those. */
+export function revertedView({ conflicts, ...reverted }: Reverted) {
+  const places = conflicts.map(({ path, kind, moved_from }) =>
+    moved_from === undefined ? { path, kind } : { path, kind, moved_from },
+  );
+  return { ...reverted, conflicts: places };
+}
+
+/** Contents by the hex of their hash. */
+type Contents = ReadonlyMap<string, Buffer>;
 
 /** Read the contents of versions, as many as may be shown. */
 async function contentsOf(
   { database }: Pick<Context, "database">,
   versions: readonly (FileVersion | null)[],
-): Promise<(version: FileVersion | null) => (Content & { truncated?: true }) | null> {
-  const shown = new Map<string, Buffer>();
+): Promise<Contents> {
+  const wanted = new Map<string, Buffer>();
   let total = 0;
   for (const version of versions) {
     if (version === null || version.size > MAX_SHOWN_BYTES) continue;
     const name = version.blob_hash.toString("hex");
-    if (shown.has(name) || total + version.size > MAX_SHOWN_TOTAL) continue;
-    shown.set(name, version.blob_hash);
+    if (wanted.has(name) || total + version.size > MAX_SHOWN_TOTAL) continue;
+    wanted.set(name, version.blob_hash);
     total += version.size;
   }
-  const contents = await readBlobs(database.db, [...shown.values()]);
-  return (version) => {
-    if (version === null) return null;
-    const content = contents.get(version.blob_hash.toString("hex"));
-    if (content !== undefined) return encodeContent(content);
-    return { content: "", encoding: "base64", size: version.size, truncated: true };
-  };
+  return readBlobs(database.db, [...wanted.values()]);
+}
+
+function shown(version: FileVersion | null, contents: Contents): (Content & { truncated?: true }) | null {
+  if (version === null) return null;
+  const content = contents.get(version.blob_hash.toString("hex"));
+  if (content !== undefined) return encodeContent(content);
+  return { content: "", encoding: "base64", size: version.size, truncated: true };
+}
+
+/** The hunks of modified texts by path, of as many files as a part may be taken of. */
+function hunksOfFiles(
+  files: readonly ChangeFile[],
+  contents: Contents,
+): Map<string, { hunks: ReturnType<typeof hunksOf> }> {
+  const found = new Map<string, { hunks: ReturnType<typeof hunksOf> }>();
+  for (const file of files) {
+    if (!isDivisible(file) || found.size === MAX_DIVIDED_FILES) continue;
+    const [before, after] = [file.before, file.after].map((version) =>
+      version === null ? undefined : contents.get(version.blob_hash.toString("hex")),
+    );
+    if (before === undefined || after === undefined || !isText(before) || !isText(after)) continue;
+    found.set(file.path, { hunks: hunksOf(decodeText(before), decodeText(after)) });
+  }
+  return found;
 }
 
 function summaryOf(change: ChangeRow) {

@@ -8,10 +8,12 @@ import {
   type Project,
   readTree,
   renameProject,
+  revertRevision,
   rollbackProject,
 } from "#database/projects/index.ts";
 import { cancelProjectTasks } from "#database/queue/cancel-project.ts";
 import type { HandlersOf } from "../handler.ts";
+import { revertedView } from "./change.ts";
 import { decodeContent } from "./content.ts";
 import { readSampleProject } from "./sample.ts";
 
@@ -92,6 +94,13 @@ export const projectHandlers: HandlersOf<"project."> = {
     await getOwnProject(database.db, project_id, caller.user_id);
     const author = caller.username;
     return rollbackProject(database, { project_id, revision, author, quota: config.quota });
+  },
+
+  "project.revert": async ({ caller, database, config }, { id, revision }) => {
+    await getOwnProject(database.db, id, caller.user_id);
+    const by = { author: caller.username, decided_by: caller.user_id };
+    const revert = { project_id: id, revision, ...by, quota: config.quota };
+    return revertedView(await revertRevision(database, revert));
   },
 };
 
