@@ -1,8 +1,9 @@
 import type { Agent } from "./agent.ts";
 import { codeAgent } from "./code-agent/index.ts";
+import { testAgent } from "./test-agent/index.ts";
 
 /** The agents as a table of contents: one folder with its test, one line here. */
-export const agents: readonly Agent[] = [codeAgent];
+export const agents: readonly Agent[] = [codeAgent, testAgent];
 
 /** The agent of that exact name. */
 export function findAgent(name: string): Agent | undefined {
