@@ -124,9 +124,12 @@ export class Attempt {
         return;
       }
       // Its reader may be gone by now: then nothing is used, and nothing paid.
-      if (this.#stopped()) return closeCall(id, undefined, this.#process, this.#site);
+      if (this.#stopped()) {
+        closeCall(id, undefined, this.#process, this.#site);
+        return;
+      }
       this.#call = id;
-      this.#process.after(random.int(20, random.chance(0.2) ? 6000 : 900), () => this.#answered(id, left));
+      this.#process.after(random.int(20, random.chance(0.3) ? 6000 : 900), () => this.#answered(id, left));
     };
     // Whether it was opened is not known: the next try is a call of its own.
     this.#process.ask(
@@ -201,7 +204,10 @@ export class Attempt {
 
   /** As `recordEnd`: nothing of a lost task, everything else again and again while the database is away. */
   #record(end: End, tried: number): void {
-    if (this.#stop.reason === "lost") return this.#leave();
+    if (this.#stop.reason === "lost") {
+      this.#leave();
+      return;
+    }
     const again = () => {
       if (tried === TRIES) this.#leave();
       else this.#process.after(TRY_PAUSE_MS, () => this.#record(end, tried + 1));

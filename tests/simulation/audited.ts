@@ -1,8 +1,10 @@
-import { found, type Holder, Judge } from "./judge.ts";
+import { found, type Holder, Judge, type Waits } from "./judge.ts";
 import type { Scenario } from "./scenario.ts";
 import { alive, type Claim, type Renewed, type Store } from "./store.ts";
 import type { NewCall, NewTask, Settled, Task } from "./store-rows.ts";
 import type { World } from "./world.ts";
+
+const NOBODY: Waits = new Map();
 
 /** The store with somebody watching: every operation is done, then judged. */
 export class Audited {
@@ -38,7 +40,7 @@ export class Audited {
   }
 
   claim(claim: Claim): Holder | null {
-    const waits = this.judge.waiting(claim);
+    const waits = this.#waiting ? this.judge.waiting(claim) : NOBODY;
     const task = this.#at().claim(claim);
     if (task === null) return null;
     this.judge.claimed(task, waits, claim);
@@ -163,6 +165,11 @@ export class Audited {
   get quiet(): boolean {
     for (const task of this.#store.tasks.values()) if (alive(task)) return false;
     return true;
+  }
+
+  get #waiting(): boolean {
+    for (const { state } of this.#store.tasks.values()) if (state === "pending") return true;
+    return false;
   }
 
   #ended(what: string, { task_id, attempt }: Holder, written: boolean): boolean {

@@ -78,7 +78,8 @@ export const VARIANTS: Readonly<Record<string, () => Store>> = {
     new (class extends Store {
       #last: Task | null = null;
       protected override choose(claim: Claim): Task | null {
-        const again = this.#last !== null && alive(this.#last) && this.#last.attempt === 1 ? this.#last : null;
+        const again =
+          this.#last !== null && alive(this.#last) && this.#last.attempt === 1 ? this.#last : null;
         this.#last = again ?? super.choose(claim);
         return this.#last;
       }

@@ -79,7 +79,7 @@ export class Worker {
     this.#waiting = false;
     this.#heartbeatAt = this.#reapedAt = Number.NEGATIVE_INFINITY;
     const started = world.now;
-    process.healthySince = world.now + 100;
+    process.begin();
     this.#sweep(() => database.deadCalls(world.now - started, this.#id));
     this.#sweepLater();
     this.#loop();
@@ -113,9 +113,7 @@ export class Worker {
   #die(restart_ms: number, sameId: boolean): void {
     const { process } = this;
     const { world } = this.#site;
-    process.life += 1;
-    process.pausedUntil = 0;
-    process.healthySince = Number.POSITIVE_INFINITY;
+    process.end();
     world.at(world.now + restart_ms, () => this.#start(sameId), process);
   }
 
@@ -165,11 +163,17 @@ export class Worker {
       );
       return;
     }
-    if (this.#closing || this.#active.size >= scenario.capacity) return this.#reap();
+    if (this.#closing || this.#active.size >= scenario.capacity) {
+      this.#reap();
+      return;
+    }
     const { capacity, lease_ms, aging, limits } = scenario;
     const claim = { worker_id: this.#id, capacity, lease_ms, aging, ...limits };
     const claimed = (holder: Holder | null) => {
-      if (holder === null) return this.#reap();
+      if (holder === null) {
+        this.#reap();
+        return;
+      }
       this.#begin(holder);
       this.#claim();
     };
@@ -193,12 +197,18 @@ export class Worker {
   #reap(): void {
     const { process } = this;
     const { database } = this.#site;
-    if (process.clock() - this.#reapedAt < TICK_MS) return this.#rest();
+    if (process.clock() - this.#reapedAt < TICK_MS) {
+      this.#rest();
+      return;
+    }
     this.#reapedAt = process.clock();
     const own = [...this.#active.keys()];
     const next = (ids: readonly string[]): void => {
       const [id, ...others] = ids;
-      if (id === undefined) return this.#rest();
+      if (id === undefined) {
+        this.#rest();
+        return;
+      }
       process.ask(
         `reap ${id}`,
         () => database.reap(id),

@@ -111,6 +111,8 @@ const TRAVEL = [1, 15] as const;
 /** Until a process learns that the database did not answer, ms. */
 const DEAF = [20, 400] as const;
 
+const NONE: readonly ScheduledFault[] = [];
+
 /** What befalls a process when it sends its message number `step`, or `after_ms` later. */
 export type Fault =
   | { readonly kind: "kill"; readonly restart_ms: number; readonly same_id: boolean }
@@ -141,6 +143,7 @@ export class Process {
   healthySince = Number.POSITIVE_INFINITY;
   readonly #rate: number;
   readonly #faults: readonly ScheduledFault[];
+  readonly #lastFault: number;
   readonly #befall: (fault: Fault) => void;
   #cutUntil = 0;
   #sent = 0;
@@ -155,7 +158,19 @@ export class Process {
     this.random = world.random(index);
     this.#rate = options.rate;
     this.#faults = options.faults.filter(({ process }) => process === index);
+    this.#lastFault = Math.max(0, ...this.#faults.map(({ step }) => step));
     this.#befall = options.befall ?? (() => undefined);
+  }
+
+  /** A life begins, or ends. */
+  begin(): void {
+    this.healthySince = Math.max(this.world.now + 100, this.#cutUntil);
+  }
+
+  end(): void {
+    this.life += 1;
+    this.pausedUntil = 0;
+    this.healthySince = Number.POSITIVE_INFINITY;
   }
 
   /** Its own clock, which goes a little faster or slower than the world's, ms. */
@@ -184,7 +199,8 @@ export class Process {
   ask<T>(name: string, what: () => T, done: (answer: T) => void, failed: () => void): void {
     const { world, random } = this;
     this.#sent += 1;
-    const faults = this.#faults.filter(({ step }) => step === this.#sent);
+    const faults =
+      this.#sent > this.#lastFault ? NONE : this.#faults.filter(({ step }) => step === this.#sent);
     for (const fault of faults) world.at(world.now + fault.after_ms, () => this.#befall(fault));
     if (!this.reachable) {
       this.after(random.int(...DEAF), failed);
