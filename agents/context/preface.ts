@@ -8,14 +8,14 @@ const MAX_NOTES_CHARS = 16_000;
 const MAX_PART_CHARS = 4000;
 
 /** One of the session's former tasks. */
-export interface FormerTask {
+interface FormerTask {
   readonly prompt: string;
   readonly answer: string;
   readonly changedFiles: readonly string[];
 }
 
 /** What the user sees in the editor. */
-export interface EditorView {
+interface EditorView {
   readonly path?: string | undefined;
   /** Lines counted from 1, the last one included. */
   readonly selection?:

@@ -4,8 +4,5 @@ export type {
   Model,
   ModelCall,
   ModelDelta,
-  ModelUsage,
-  ToolCall,
-  ToolSpec,
 } from "./model.ts";
-export { runTurn, TURN_ENDS, type TurnEnd, type TurnInput, type TurnLimits } from "./turn.ts";
+export { runTurn, type TurnEnd, type TurnInput } from "./turn.ts";

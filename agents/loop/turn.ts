@@ -10,7 +10,7 @@ import { cleanPaths, toolEvent } from "./tool-events.ts";
 /** Of the answer as it is kept; watchers have read all of it. */
 const MAX_ANSWER_CHARS = 64 * 1024;
 
-export interface TurnLimits {
+interface TurnLimits {
   /** Answers of the model. */
   readonly maxSteps: number;
   readonly maxOutputTokens: number;
@@ -35,11 +35,9 @@ export interface TurnInput {
   readonly signal: AbortSignal;
 }
 
-/** How a turn ended; only the first is what the agent meant to be its end. */
-export const TURN_ENDS = ["end_turn", "length", "content_filter", "max_steps", "doom_loop"] as const;
-
 export interface TurnEnd {
-  readonly reason: (typeof TURN_ENDS)[number];
+  /** Only the first is what the agent meant to be its end. */
+  readonly reason: "end_turn" | "length" | "content_filter" | "max_steps" | "doom_loop";
   /** The last thing it said. */
   readonly answer: string;
   /** Answers of the model. */

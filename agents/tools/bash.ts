@@ -3,7 +3,7 @@ import { shorten } from "./text.ts";
 import { defineTool } from "./tool.ts";
 
 /** A run's watchdog takes a longer silence of a tool for its end. */
-export const MAX_COMMAND_MS = 120_000;
+const MAX_COMMAND_MS = 120_000;
 const MAX_TITLE_CHARS = 200;
 
 export const bash = defineTool({

@@ -8,7 +8,7 @@ import type { Tool } from "./tool.ts";
 import { write } from "./write.ts";
 
 export type { ExecOptions, ExecResult, HostEntry, ToolHost } from "./host.ts";
-export { type PreparedCall, type Tool, type ToolContext, ToolFailure } from "./tool.ts";
+export { type PreparedCall, type Tool, ToolFailure } from "./tool.ts";
 
 /** The tools as a table of contents, with opencode's names and fields: one file each, one line here. */
 export const tools: readonly Tool[] = [read, write, edit, bash, grep, glob, list];

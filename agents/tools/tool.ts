@@ -3,7 +3,7 @@ import type { ToolSpec } from "../loop/model.ts";
 import type { ToolHost } from "./host.ts";
 
 /** What a tool is told of the turn it works in. */
-export interface ToolContext {
+interface ToolContext {
   readonly host: ToolHost;
   readonly signal: AbortSignal;
   /** What the model gets to see of an output, characters. */
@@ -37,7 +37,7 @@ export class ToolFailure extends Error {
   }
 }
 
-export interface ToolDefinition<Params> {
+interface ToolDefinition<Params> {
   readonly name: string;
   readonly permission: string;
   readonly description: string;
