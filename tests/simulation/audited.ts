@@ -97,6 +97,7 @@ export class Audited {
     const open = task.calls.filter(({ state, attempt }) => state === "open" && attempt === task.attempt);
     const fate = this.#at().reap(task_id);
     if (fate === undefined) return undefined;
+    this.judge.counts.taken_over += 1;
     for (const { id } of open) this.#modelRelease(task.user_id, id);
     this.#left(task);
     return fate;
@@ -123,7 +124,9 @@ export class Audited {
       model.calls.find(({ id }) => id === call_id),
       call_id,
     );
-    const { settled, charged } = model.settle(call, cost);
+    const { settled, charged, uncollected } = model.settle(call, cost);
+    if (!settled) this.judge.counts.repeated += 1;
+    if (uncollected > 0) this.judge.counts.uncollected += 1;
     this.judge.same("a charge", `${answer.settled} ${answer.charged}`, `${settled} ${charged}`);
     this.judge.money(user_id);
     return answer;

@@ -28,6 +28,22 @@ interface Known {
 /** Waiting tasks: since when each one's wait counts, and whether it might start now. */
 export type Waits = Map<Task, { since: number; startable: boolean }>;
 
+/** How often something happened that the simulation is there for. */
+export interface Counts {
+  /** Writes of a worker whose attempt was over, refused. */
+  refused: number;
+  /** Those of them that came while a later attempt was running. */
+  fenced: number;
+  /** Tasks taken from lost workers. */
+  taken_over: number;
+  /** Claims of a task that had run before. */
+  again: number;
+  /** Calls closed a second time. */
+  repeated: number;
+  /** Charges that were not there to take in full. */
+  uncollected: number;
+}
+
 /**
  * What must be true whatever the store does. Money is compared with the model that the database is compared with
  * elsewhere.
@@ -38,6 +54,7 @@ export class Judge {
   readonly #known = new Map<string, Known>();
   readonly #models = new Map<string, MoneyModel>();
   readonly #sums = new Map<string, { read: number; balance: number; held: number }>();
+  readonly counts: Counts = { refused: 0, fenced: 0, taken_over: 0, again: 0, repeated: 0, uncollected: 0 };
   /** Whether anybody but the task's own worker could have taken it over since that moment. */
   somebodySince: (moment: number, task: Task) => boolean = () => true;
 
@@ -64,6 +81,7 @@ export class Judge {
       this.fail(`${task.id} was claimed while it ran or had ended`);
     known.claims += 1;
     known.held = true;
+    if (known.claims > 1) this.counts.again += 1;
     const most = task.max_attempts + known.shutdowns;
     if (task.attempt !== known.claims || task.attempt > most) {
       this.fail(`${task.id} is at attempt ${task.attempt}, claimed ${known.claims} times, of ${most}`);
@@ -102,6 +120,10 @@ export class Judge {
   /** Whoever writes must be at work on the attempt that was claimed last, and nobody may have taken it away. */
   write(what: string, task: Task, attempt: number, accepted: boolean): void {
     const { claims, held } = this.known(task);
+    if (!accepted) {
+      this.counts.refused += 1;
+      if (held && claims > attempt) this.counts.fenced += 1;
+    }
     if (!accepted || (held && claims === attempt)) return;
     const whose = held ? `attempt ${claims} runs` : "none runs";
     this.fail(`${what} of attempt ${attempt} of ${task.id} was accepted, though ${whose}`);

@@ -1,5 +1,6 @@
 import { closeCall } from "./attempt.ts";
 import { Audited } from "./audited.ts";
+import type { Counts } from "./judge.ts";
 import type { Scenario } from "./scenario.ts";
 import { Store } from "./store.ts";
 import { type Site, Worker } from "./worker.ts";
@@ -21,6 +22,7 @@ export interface Outcome {
   readonly happened: number;
   /** Virtual ms it took. */
   readonly lasted: number;
+  readonly counts: Counts;
   readonly trace: readonly string[];
 }
 
@@ -50,7 +52,7 @@ export async function simulate(scenario: Scenario, options: Options = {}): Promi
   await world.run(() => world.now >= last && database.quiet, DEADLINE_MS);
   if (world.violation === undefined) leaveAll(database, world);
   const { violation, happened, now, trace } = world;
-  return { violation, happened, lasted: now, trace: trace ?? [] };
+  return { violation, happened, lasted: now, counts: database.judge.counts, trace: trace ?? [] };
 }
 
 /** What comes from outside. @returns when the last of it comes, ms. */

@@ -110,6 +110,8 @@ function before(a: Happening, b: Happening): boolean {
 const TRAVEL = [1, 15] as const;
 /** Until a process learns that the database did not answer, ms. */
 const DEAF = [20, 400] as const;
+/** What a lost answer costs whoever waited for it: learning of it, and a pause before the next try, ms. */
+const LOSS_MS = 1500;
 
 const NONE: readonly ScheduledFault[] = [];
 
@@ -210,7 +212,10 @@ export class Process {
     let travels = random.int(...TRAVEL);
     let returns = random.int(...TRAVEL);
     for (const fault of faults) {
-      if (fault.kind === "lose") lost = true;
+      if (fault.kind === "lose") {
+        lost = true;
+        this.hinder(world.now + LOSS_MS, "delay");
+      }
       if (fault.kind !== "delay") continue;
       if (fault.answer) returns += fault.ms;
       else travels += fault.ms;
