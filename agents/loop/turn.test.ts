@@ -1,58 +1,11 @@
 import { setImmediate as tick } from "node:timers/promises";
-import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { AppError, type TaskEventBody, taskEventBodySchema } from "#schemas";
-import { MemoryHost } from "../testing/memory-host.ts";
-import { type Said, ScriptedModel } from "../testing/scripted-model.ts";
+import { expectWhole, outcomes, setUpTurn, statuses } from "../testing/turns.ts";
 import { tools, toolsFor } from "../tools/index.ts";
-import { type Message, runTurn, type TurnInput } from "./index.ts";
-
-function setUp(script: ConstructorParameters<typeof ScriptedModel>[0], more: Partial<TurnInput> = {}) {
-  const model = new ScriptedModel(script);
-  const host = new MemoryHost({ "a.txt": "one\n" });
-  const events: TaskEventBody[] = [];
-  const messages: Message[] = [
-    { role: "system", content: "You are an agent." },
-    { role: "user", content: "Do it." },
-  ];
-  const cancel = new AbortController();
-  const input: TurnInput = {
-    model,
-    tools,
-    host,
-    messages,
-    limits: { maxSteps: 20, maxOutputTokens: 1000, toolOutputChars: 10_000 },
-    context: { maxTokens: 100_000 },
-    onEvent: (event) => void events.push(taskEventBodySchema.parse(event)),
-    signal: cancel.signal,
-    ...more,
-  };
-  return { model, host, events, messages: input.messages, cancel, input, run: () => runTurn(input) };
-}
-
-/** A session is fit to go on: every call has its outcome right after it, and arguments are JSON objects. */
-function expectWhole(messages: readonly Message[]): void {
-  let open: string[] = [];
-  for (const message of messages) {
-    if (message.role === "tool") expect(message.tool_call_id).toBe(open.shift());
-    else {
-      expect(open).toEqual([]);
-      const calls = message.role === "assistant" ? (message.tool_calls ?? []) : [];
-      for (const call of calls) expect(JSON.parse(call.function.arguments)).toBeTypeOf("object");
-      open = calls.map(({ id }) => id);
-    }
-  }
-  expect(open).toEqual([]);
-}
-
-const statuses = (events: readonly TaskEventBody[]) =>
-  events.flatMap((event) => (event.type === "tool" ? [`${event.name} ${event.status}`] : []));
-const outcomes = (messages: readonly Message[]) =>
-  messages.flatMap((message) => (message.role === "tool" ? [message.content] : []));
 
 describe("a turn", () => {
   it("asks, runs what is called in its order, tells what came of it, and ends with the answer", async () => {
-    const turn = setUp([
+    const turn = setUpTurn([
       {
         thought: "hm",
         text: ["Look", "ing."],
@@ -126,7 +79,7 @@ describe("a turn", () => {
   });
 
   it("goes on with the same session: a further word, and everything from before is there", async () => {
-    const turn = setUp([
+    const turn = setUpTurn([
       { calls: [{ id: "same", name: "list", arguments: {} }] },
       { text: "One." },
       { calls: [{ id: "same", name: "list", arguments: {} }] },
@@ -153,7 +106,7 @@ describe("a turn", () => {
       { name: "edit", arguments: { filePath: "a.txt", oldString: "one", newString: "two" } },
       { name: "", arguments: {} },
     ];
-    const turn = setUp([{ calls: wrong }, { text: "I give up." }], { tools: toolsFor({ edit: "deny" }) });
+    const turn = setUpTurn([{ calls: wrong }, { text: "I give up." }], { tools: toolsFor({ edit: "deny" }) });
     expect(await turn.run()).toMatchObject({ reason: "end_turn", answer: "I give up." });
     expectWhole(turn.messages);
     expect(outcomes(turn.messages)).toEqual([
@@ -171,7 +124,7 @@ describe("a turn", () => {
   });
 
   it("bounds what the model and what watchers get of an output", async () => {
-    const turn = setUp([{ calls: [{ name: "bash", arguments: { command: "x".repeat(10_000) } }] }, {}], {
+    const turn = setUpTurn([{ calls: [{ name: "bash", arguments: { command: "x".repeat(10_000) } }] }, {}], {
       limits: { maxSteps: 5, maxOutputTokens: 10, toolOutputChars: 40_000 },
     });
     turn.host.onExec = async () => ({ output: `begin ${"y".repeat(100_000)} end` });
@@ -195,7 +148,7 @@ describe("a turn", () => {
     ],
     ["content_filter", { text: "I", finish: "content_filter" }],
   ] as const)("ends with %s, running nothing of an answer that was cut", async (reason, said) => {
-    const turn = setUp([said]);
+    const turn = setUpTurn([said]);
     expect(await turn.run()).toMatchObject({ reason, answer: said.text, steps: 1 });
     expectWhole(turn.messages);
     expect(turn.host.text("a.txt")).toBe("one\n");
@@ -203,7 +156,7 @@ describe("a turn", () => {
   });
 
   it("ends after as many answers as it may have", async () => {
-    const turn = setUp(
+    const turn = setUpTurn(
       (_, step) => ({ calls: [{ name: "read", arguments: { filePath: "a.txt", limit: step + 1 } }] }),
       {
         limits: { maxSteps: 7, maxOutputTokens: 10, toolOutputChars: 1000 },
@@ -214,9 +167,9 @@ describe("a turn", () => {
   });
 
   it("ends when the model goes round in circles, alone or between two calls", async () => {
-    const turn = setUp(() => ({ calls: [{ name: "read", arguments: { filePath: "a.txt" } }] }));
+    const turn = setUpTurn(() => ({ calls: [{ name: "read", arguments: { filePath: "a.txt" } }] }));
     expect(await turn.run()).toMatchObject({ reason: "doom_loop", steps: 3 });
-    const between = setUp((_, step) => ({
+    const between = setUpTurn((_, step) => ({
       calls: [
         { name: "list", arguments: { path: step % 2 === 0 ? "" : "." } },
         { name: "list", arguments: {} },
@@ -228,7 +181,7 @@ describe("a turn", () => {
   });
 
   it("takes the same test failing after every change for no circle", async () => {
-    const turn = setUp((_, step) => {
+    const turn = setUpTurn((_, step) => {
       if (step === 10) return { text: "It works." };
       return step % 2 === 0
         ? { calls: [{ name: "bash", arguments: { command: "npm test" } }] }
@@ -239,7 +192,7 @@ describe("a turn", () => {
   });
 
   it("compacts a session that grows beyond its limit, and goes on", async () => {
-    const turn = setUp(
+    const turn = setUpTurn(
       (_, step) =>
         step === 12
           ? { text: "Read all." }
@@ -262,7 +215,7 @@ describe("a turn", () => {
   it("waits at the gate before every step", async () => {
     let open = false;
     let waits = 0;
-    const turn = setUp([{ calls: [{ name: "list", arguments: {} }] }, { text: "Done." }], {
+    const turn = setUpTurn([{ calls: [{ name: "list", arguments: {} }] }, { text: "Done." }], {
       beforeStep: async () => {
         waits += 1;
         while (!open) await tick();
@@ -274,131 +227,5 @@ describe("a turn", () => {
     open = true;
     expect((await ended).reason).toBe("end_turn");
     expect(waits).toBe(3);
-  });
-});
-
-describe("a turn that fails", () => {
-  it("throws the model's error, and leaves nothing half-said in the session", async () => {
-    const broken = new AppError("ProviderError", "The provider failed.");
-    const turn = setUp([
-      { text: "I will", calls: [{ name: "read", arguments: { filePath: "a.txt" } }], error: broken },
-    ]);
-    await expect(turn.run()).rejects.toBe(broken);
-    expect(turn.messages).toHaveLength(2);
-    expect(statuses(turn.events)).toEqual(["read pending", "read failed"]);
-  });
-
-  it("takes an answer that ends without a reason for a failure", async () => {
-    const turn = setUp([{ text: "Done", finish: null }]);
-    await expect(turn.run()).rejects.toMatchObject({
-      code: "ProviderError",
-      message: expect.stringContaining("before it was complete"),
-    });
-    expectWhole(turn.messages);
-  });
-
-  it("ends when the sandbox does not work, with every call answered", async () => {
-    const turn = setUp([
-      {
-        calls: [
-          { name: "bash", arguments: { command: "ls" } },
-          { name: "list", arguments: {} },
-        ],
-      },
-    ]);
-    turn.host.onExec = async () => {
-      throw new AppError("EngineUnavailable", "There is no sandbox.");
-    };
-    await expect(turn.run()).rejects.toMatchObject({ code: "EngineUnavailable" });
-    expectWhole(turn.messages);
-    expect(statuses(turn.events).slice(-2)).toEqual(["bash failed", "list failed"]);
-  });
-
-  it("is bounded against a model that never stops calling or talking", async () => {
-    const many = setUp([{ calls: Array.from({ length: 1000 }, () => ({ name: "list", arguments: {} })) }]);
-    await expect(many.run()).rejects.toMatchObject({ code: "ProviderError" });
-    const long = setUp([{ text: Array.from({ length: 100 }, () => "x".repeat(100_000)) }]);
-    await expect(long.run()).rejects.toMatchObject({ code: "ProviderError" });
-  });
-});
-
-describe("a cancelled turn", () => {
-  const hanging = () => new Promise<never>(() => undefined);
-  const reason = new AppError("Cancelled", "The task was cancelled.");
-
-  it.each<[string, readonly Said[], Partial<TurnInput>]>([
-    ["at the gate", [], { beforeStep: hanging }],
-    ["while the model is silent", [{ text: "I", hang: true }], {}],
-    ["in the middle of a call's arguments", [{ calls: [{ name: "read", arguments: {} }], hang: true }], {}],
-    [
-      "while a tool that heeds nothing runs",
-      [
-        {
-          calls: [
-            { name: "bash", arguments: { command: "x" } },
-            { name: "list", arguments: {} },
-          ],
-        },
-      ],
-      {},
-    ],
-  ])("ends %s, and its session is fit to go on", async (_name, script, more) => {
-    const turn = setUp(script, more);
-    turn.host.onExec = hanging;
-    const ended = turn.run();
-    for (let round = 0; round < 20; round += 1) await tick();
-    turn.cancel.abort(reason);
-    await expect(ended).rejects.toBe(reason);
-    expectWhole(turn.messages);
-    const last = statuses(turn.events)
-      .filter((status) => status.startsWith("list"))
-      .at(-1);
-    expect([undefined, "list failed"]).toContain(last);
-  });
-
-  it("ends at once when it was cancelled before", async () => {
-    const turn = setUp([]);
-    turn.cancel.abort(reason);
-    await expect(turn.run()).rejects.toBe(reason);
-    expect(turn.model.asked).toHaveLength(0);
-  });
-
-  it("hangs at no moment, and goes on afterwards", async () => {
-    await fc.assert(
-      fc.asyncProperty(fc.nat(40), async (moment) => {
-        let moments = 0;
-        const cancel = new AbortController();
-        const note = () => {
-          moments += 1;
-          if (moments === moment) cancel.abort(reason);
-        };
-        const script = (_: unknown, step: number): Said =>
-          step % 3 === 2
-            ? { text: "Done." }
-            : {
-                text: "So. ",
-                calls: [
-                  { name: "read", arguments: { filePath: "a.txt" } },
-                  { name: "bash", arguments: { command: `${step}` } },
-                ],
-              };
-        const turn = setUp(script, { signal: cancel.signal, onEvent: note, beforeStep: async () => note() });
-        turn.host.onExec = async () => {
-          note();
-          return { output: "ok" };
-        };
-        const first = await turn.run().then(
-          (end) => end.reason,
-          (error: unknown) => error,
-        );
-        expect([reason, "end_turn"]).toContain(first);
-        expectWhole(turn.messages);
-        turn.messages.push({ role: "user", content: "Go on." });
-        const again = await runTurn({ ...turn.input, signal: new AbortController().signal });
-        expect(again.reason).toBe("end_turn");
-        expectWhole(turn.messages);
-      }),
-      { numRuns: 80 },
-    );
   });
 });
