@@ -1,13 +1,17 @@
 import { Agent } from "undici";
+import type { Runner as RunnerName } from "#agents";
 import type { Database } from "#database";
 import type { Config } from "#platform/config/config.ts";
 import { Admission } from "#platform/host/admission.ts";
 import type { Log } from "#platform/log.ts";
 import type { TaskTokens } from "#platform/tokens/index.ts";
 import type { Sandboxes } from "#sandbox";
+import { NativeRunner } from "./native/runner.ts";
 import { locateOpencode } from "./opencode/binary.ts";
+import { OpencodeRunner } from "./opencode/runner.ts";
 import { WarmPool } from "./opencode/warm-pool.ts";
 import { Workplace } from "./opencode/workplace.ts";
+import type { Runner } from "./runners/runner.ts";
 import { Worker } from "./worker.ts";
 
 export interface OrchestratorDeps {
@@ -31,8 +35,8 @@ export interface Orchestrator {
 }
 
 /**
- * Claims tasks and drives agents to their end: opencode in sandboxes, models through a bridge per sandbox.
- * Where opencode or the sandbox is missing, tasks fail with EngineUnavailable; the rest of the studio works.
+ * Claims tasks and drives agents to their end: by our own loop, whose tools work in sandboxes, or by opencode inside of
+ * one. Where opencode or the sandbox is missing, tasks fail with EngineUnavailable; the rest of the studio works.
  * @throws the database's errors.
  */
 export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchestrator> {
@@ -55,11 +59,23 @@ export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchest
     overBytes: (starting) => admission.overBytes(starting),
     log,
   });
-  const worker = await Worker.start({ ...deps, log, pool, admission });
+  const { maxOutputTokens } = config.run;
+  const runners = {
+    native: new NativeRunner({ ...deps, log, dispatcher }),
+    opencode: new OpencodeRunner({ pool, maxOutputTokens }),
+  } satisfies Record<RunnerName, Runner>;
+  const worker = await Worker.start({
+    ...deps,
+    log,
+    runners,
+    host: sandboxes,
+    admission,
+    load: () => pool.load,
+  });
   let closing: Promise<void> | undefined;
   const close = async (graceMs: number) => {
     await worker.close(graceMs);
-    await pool.close();
+    for (const runner of Object.values(runners)) await runner.close();
     await dispatcher.destroy();
   };
   return {

@@ -4,11 +4,12 @@ import {
   type ClaimedTask,
   claimTask,
   heartbeat,
+  PAUSE_CHANNEL,
   QUEUE_CHANNEL,
   reapExpired,
   removeInstance,
 } from "#database/queue/index.ts";
-import type { Admission } from "#platform/host/admission.ts";
+import type { Admission, PoolLoad } from "#platform/host/admission.ts";
 import type { AdmissionReason } from "#schemas";
 import type { RunDeps } from "./run/run-deps.ts";
 import { TaskRun } from "./run/task-run.ts";
@@ -20,6 +21,8 @@ const STOP_MS = 8000;
 
 export interface WorkerDeps extends RunDeps {
   readonly admission: Admission;
+  /** What processes that start and end mean for memory. */
+  load(): PoolLoad;
 }
 
 /** Takes tasks from the queue while the machine has room for them, and sees each one to its end. */
@@ -48,6 +51,7 @@ export class Worker {
       await database.listen(CANCEL_CHANNEL, (taskId) =>
         worker.#active.get(taskId)?.run.stop.stop("cancelled"),
       ),
+      await database.listen(PAUSE_CHANNEL, (word) => worker.#onPause(word)),
     );
     worker.#loop = worker.#run();
     return worker;
@@ -72,6 +76,12 @@ export class Worker {
     await this.#ended(STOP_MS);
     const { database, config } = this.#deps;
     await removeInstance(database.db, config.instanceId).catch(() => undefined);
+  }
+
+  /** `+` or `-` and a task's id: it is paused, or goes on. */
+  #onPause(word: string): void {
+    const active = this.#active.get(word.slice(1));
+    if (active !== undefined) active.run.paused = word.startsWith("+");
   }
 
   async #ended(waitMs: number): Promise<void> {
@@ -134,8 +144,8 @@ export class Worker {
 
   /** See whether the machine has room, and say so to the others. */
   async #look(capacity: number): Promise<void> {
-    const { admission, pool, database, config, log } = this.#deps;
-    const blocked = await admission.blockedReason(pool.load);
+    const { admission, load, database, config, log } = this.#deps;
+    const blocked = await admission.blockedReason(load());
     const changed = blocked !== this.#blocked;
     if (changed)
       log.info({ reason: blocked }, blocked === null ? "takes tasks again" : "takes no tasks for now");

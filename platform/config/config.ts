@@ -7,6 +7,7 @@ const MIB = 1024 * 1024;
 
 /** Everything a person can set, typed, with its default. Durations in ms, sizes in bytes, unless named. */
 export function readConfig(env: Env = process.env, cwd: string = process.cwd()) {
+  const defaultRunner = oneOf(env, "CDS_RUNNER", "native", ["native", "opencode"]);
   const inputPerMillion = integer(env, "CDS_PRICE_INPUT_PER_MILLION", 1_000_000, 0, 1e12);
   return {
     /** Names this process among several that share a database. */
@@ -170,6 +171,12 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       timeoutMs: integer(env, "CDS_RUN_TIMEOUT_MS", 300_000, 1000, 86_400_000),
       /** No event from the agent for this long ends the run. */
       silenceMs: integer(env, "CDS_RUN_SILENCE_MS", 60_000, 1000, 3_600_000),
+      /** What drives an agent when nobody says otherwise. */
+      defaultRunner,
+      /** Longest time for one command that a result is judged by. */
+      checkTimeoutMs: integer(env, "CDS_CHECK_TIMEOUT_MS", 120_000, 1000, 3_600_000),
+      /** A paused run keeps its place so long; then it goes back into the queue, to start anew when it is resumed. */
+      pauseMs: integer(env, "CDS_PAUSE_MS", 10 * 60_000, 1000, 86_400_000),
       memoryBytes: integer(env, "CDS_RUN_MEMORY_MB", 512, 64, 65_536) * MIB,
       /** What admission reckons per opencode process; measured 365-418 MB. */
       memoryEstimateBytes: 450 * MIB,
@@ -179,7 +186,7 @@ export function readConfig(env: Env = process.env, cwd: string = process.cwd()) 
       coldStarts: integer(env, "CDS_COLD_STARTS", availableParallelism(), 1, 64),
       warmProcesses: integer(env, "CDS_WARM_PROCESSES", 12, 0, 1000),
       warmIdleMs: integer(env, "CDS_WARM_IDLE_MS", 30 * 60_000, 1000, 86_400_000),
-      spareProcesses: integer(env, "CDS_SPARE_PROCESSES", 1, 0, 64),
+      spareProcesses: integer(env, "CDS_SPARE_PROCESSES", defaultRunner === "opencode" ? 1 : 0, 0, 64),
       opencodeBin: text(env, "OPENCODE_BIN"),
       tempDirPrefix: text(env, "TEMP_DIR_PREFIX", "cds-"),
     },

@@ -100,6 +100,8 @@ async function start(context: Context, prompt: string, model: string): Promise<s
   });
   const dispatched = await agentHandlers["agent.dispatch"](context, {
     agent: "CodeAgent",
+    // This route is the CLI's own, whatever drives agents elsewhere.
+    runner: "opencode",
     project_id: id,
     prompt,
     model,

@@ -9,6 +9,7 @@ import { Agent } from "undici";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { createLogger } from "#platform/log.ts";
 import { type ScriptedProvider, startScriptedProvider } from "#tests/support/provider.ts";
+import { PauseGate } from "../run/pause-gate.ts";
 import { type BridgeOptions, ModelBridge } from "./bridge.ts";
 
 const log = createLogger({ level: "silent", pretty: false });
@@ -44,9 +45,16 @@ async function open(options: Partial<BridgeOptions> = {}) {
     socketPath,
   });
   let activity = 0;
+  const gate = new PauseGate(() => undefined);
+  const stop = new AbortController();
   const begin = (token = "task-token") =>
-    bridge.begin({ token, model: "real-model", onActivity: () => void activity++ });
-  return { bridge, socketPath, begin, activity: () => activity };
+    bridge.begin({
+      token,
+      model: "real-model",
+      onActivity: () => void activity++,
+      gate: () => gate.pass(stop.signal),
+    });
+  return { bridge, socketPath, begin, activity: () => activity, gate, stop };
 }
 
 interface Answer {

@@ -34,6 +34,8 @@ export interface BridgeTask {
   readonly model: string;
   /** The model was asked or said something. */
   onActivity(): void;
+  /** Passed before every call; throws what the task was ended with. */
+  gate(): Promise<void>;
 }
 
 /** One task's use of the bridge. */
@@ -123,6 +125,7 @@ export class ModelBridge implements AsyncDisposable {
     if (body === undefined) return refuse(response, 413, "The request is too large for a model call.");
     const fields = parseObject(body);
     if (fields === undefined) return refuse(response, 400, "The request is not a JSON object.");
+    await run.task.gate();
     const over = this.#overLimit(run);
     if (over !== undefined) {
       run.error = over;

@@ -113,30 +113,25 @@ export interface OpencodeEnvironmentOptions {
   readonly configHome?: string;
   /** Guards the HTTP server that `opencode acp` opens on loopback. */
   readonly serverPassword?: string;
+  /** Whether it loads what the project brings for agents' programs: plugins, tools, agents, other servers. */
+  readonly agentConfig?: boolean;
 }
 
 /** opencode's environment: offline, without plugins, watchers, updates and other tools' configuration. */
 export function opencodeEnvironment(options: OpencodeEnvironmentOptions): Record<string, string> {
-  const { home, modelsPath, config, configHome, serverPassword } = options;
+  const { home, modelsPath, config, configHome, serverPassword, agentConfig = false } = options;
+  const off = agentConfig ? ALWAYS_OFF : [...ALWAYS_OFF, ...OFF_FOR_PROJECTS];
   return {
     HOME: home,
     ...(configHome === undefined ? {} : { XDG_CONFIG_HOME: configHome }),
     ...(serverPassword === undefined ? {} : { OPENCODE_SERVER_PASSWORD: serverPassword }),
     OPENCODE_CONFIG_CONTENT: JSON.stringify(config),
     OPENCODE_MODELS_PATH: modelsPath,
-    OPENCODE_PURE: "1",
+    ...(agentConfig ? {} : { OPENCODE_PURE: "1" }),
     OPENCODE_EXPERIMENTAL_DISABLE_FILEWATCHER: "1",
-    ...Object.fromEntries(SWITCHED_OFF.map((name) => [`OPENCODE_DISABLE_${name}`, "1"])),
+    ...Object.fromEntries(off.map((name) => [`OPENCODE_DISABLE_${name}`, "1"])),
   };
 }
 
-const SWITCHED_OFF = [
-  "MODELS_FETCH",
-  "AUTOUPDATE",
-  "LSP_DOWNLOAD",
-  "DEFAULT_PLUGINS",
-  "PROJECT_CONFIG",
-  "CLAUDE_CODE",
-  "EXTERNAL_SKILLS",
-  "SHARE",
-];
+const ALWAYS_OFF = ["MODELS_FETCH", "AUTOUPDATE", "LSP_DOWNLOAD", "DEFAULT_PLUGINS", "SHARE"];
+const OFF_FOR_PROJECTS = ["PROJECT_CONFIG", "CLAUDE_CODE", "EXTERNAL_SKILLS"];

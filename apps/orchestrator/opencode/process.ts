@@ -36,6 +36,8 @@ export interface OpencodeStart {
   readonly settings: string;
   readonly limits: { memoryBytes: number; fileBytes: number; processes: number; tmpBytes: number };
   readonly maxOutputTokens: number;
+  /** Whether it loads what the project brings for agents' programs. */
+  readonly agentConfig: boolean;
   readonly log: Log;
 }
 
@@ -233,6 +235,7 @@ function specification(start: OpencodeStart, serverPassword: string): Parameters
     config,
     configHome: join(INSIDE.settings, "config"),
     serverPassword,
+    agentConfig: start.agentConfig,
   });
   return {
     name: start.name,

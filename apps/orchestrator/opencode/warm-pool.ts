@@ -95,22 +95,26 @@ export class WarmPool {
   }
 
   /**
-   * A workplace for `key`: the warm one, else a cold start in its turn (`onWait` hears how many are before).
+   * A workplace for `key`: the warm one, else a cold start in its turn (`onWait` hears how many are before). With
+   * `agentConfig` always a new one, which nobody else's task gets after it.
    * @throws AppError Unavailable when closing, what `signal` was aborted with, the sandbox's errors.
    */
-  async acquire(key: string, signal: AbortSignal, onWait: (ahead: number) => void): Promise<Lease> {
+  async acquire(
+    key: string,
+    signal: AbortSignal,
+    onWait: (ahead: number) => void,
+    agentConfig = false,
+  ): Promise<Lease> {
     await this.#returning.get(key)?.promise;
     signal.throwIfAborted();
-    const awoken =
-      (await this.#wake(key, () => this.#takeIdle(key))) ??
-      (await this.#wake(key, () => this.#spares.shift()));
+    const awoken = agentConfig ? undefined : await this.#wakeFor(key);
     if (awoken !== undefined) return awoken;
     const leave = await this.#gate.enter(signal, onWait);
     try {
       await this.#makeRoom();
       const workplace = await this.#open();
       workplace.assign(key);
-      const ready = workplace.start(signal).finally(leave);
+      const ready = workplace.start(signal, agentConfig).finally(leave);
       ready.catch(() => undefined);
       return this.#lease(key, workplace, ready, true);
     } catch (error) {
@@ -137,6 +141,13 @@ export class WarmPool {
       throw new AppError("Unavailable", "The server is shutting down.");
     }
     return workplace;
+  }
+
+  async #wakeFor(key: string): Promise<Lease | undefined> {
+    return (
+      (await this.#wake(key, () => this.#takeIdle(key))) ??
+      (await this.#wake(key, () => this.#spares.shift()))
+    );
   }
 
   /** The first of those that rest which can still work; what cannot is ended. */

@@ -109,8 +109,8 @@ export class Workplace {
     return this.#opencode;
   }
 
-  /** Cold start. @throws AppError; the workplace then is good for nothing but `destroy`. */
-  async start(signal: AbortSignal): Promise<OpencodeProcess> {
+  /** Cold start; `agentConfig`: with what the project brings for agents' programs. @throws AppError; the workplace then is good for nothing but `destroy`. */
+  async start(signal: AbortSignal, agentConfig = false): Promise<OpencodeProcess> {
     const { config, sandboxes, log, binary, node } = this.#deps;
     const start = {
       name: `opencode-${this.slot.index}`,
@@ -129,6 +129,7 @@ export class Workplace {
         tmpBytes: TMP_BYTES,
       },
       maxOutputTokens: config.run.maxOutputTokens,
+      agentConfig,
       log,
     };
     this.#opencode = await OpencodeProcess.start(start, signal);

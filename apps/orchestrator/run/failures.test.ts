@@ -5,8 +5,10 @@ import { BridgeRun } from "../bridge/bridge.ts";
 import { finishFailure, runFailure, startFailure, timeFailure, worthRetry } from "./failures.ts";
 import { RunStop } from "./run-stop.ts";
 
+const SOME_TASK = { token: "t", model: "m", onActivity: () => undefined, gate: async () => undefined };
+
 function calls(fields: Partial<BridgeRun> = {}): BridgeRun {
-  return Object.assign(new BridgeRun({ token: "t", model: "m", onActivity: () => undefined }), fields);
+  return Object.assign(new BridgeRun(SOME_TASK), fields);
 }
 const provider = { code: "ProviderError", message: "the provider is down" };
 
@@ -50,12 +52,12 @@ describe("how a failure is told", () => {
 
   it("tells the model's silence from the agent's, and both from the clock", () => {
     const limits = { timeoutMs: 5000, silenceMs: 1500 };
-    expect(timeFailure("timeout", limits, undefined)).toMatchObject({
+    expect(timeFailure("timeout", limits, false)).toMatchObject({
       code: "Timeout",
       message: expect.stringContaining("5 s"),
     });
-    expect(timeFailure("silence", limits, calls({ openCalls: 1 })).code).toBe("ProviderTimeout");
-    expect(timeFailure("silence", limits, calls())).toMatchObject({
+    expect(timeFailure("silence", limits, true).code).toBe("ProviderTimeout");
+    expect(timeFailure("silence", limits, false)).toMatchObject({
       code: "Timeout",
       message: expect.stringContaining("1.5 s"),
     });

@@ -1,7 +1,7 @@
 import { AppError, type TaskError } from "#schemas";
 import { AcpError } from "../acp/client.ts";
 import type { BridgeRun } from "../bridge/bridge.ts";
-import type { StopReason } from "./run-stop.ts";
+import { RunStopped, type StopReason } from "./run-stop.ts";
 
 const MAX_MESSAGE_CHARS = 500;
 /** Before the agent had its prompt, only these are the task's own fault; everything else is worth another try. */
@@ -18,6 +18,11 @@ export function worthRetry(error: unknown): boolean {
   return !(error instanceof AppError && FINAL.has(error.code));
 }
 
+/** Whether an error says all there is to know: everything else is looked into in the server's log. */
+export function isExpected(error: unknown): boolean {
+  return error instanceof AppError || error instanceof AcpError || error instanceof RunStopped;
+}
+
 /** What went wrong before the prompt was sent. */
 export function startFailure(error: unknown): TaskError {
   if (error instanceof AppError) return toTaskError(error);
@@ -31,7 +36,7 @@ export function startFailure(error: unknown): TaskError {
 /** What went wrong after it: the model call's own failure says more than what opencode made of it. */
 export function runFailure(
   error: unknown,
-  calls: BridgeRun | undefined,
+  calls: { readonly error: TaskError | undefined } | undefined,
   exit: AppError | undefined,
 ): TaskError {
   if (exit !== undefined) return toTaskError(exit);
@@ -54,24 +59,45 @@ export function finishFailure(
   maxOutputTokens: number,
 ): TaskError | undefined {
   if (calls.error !== undefined) return calls.error;
-  if (calls.lastFinish === "length") {
-    return {
-      code: "RunFailed",
-      message: `The model's answer was cut off at its limit of ${maxOutputTokens} tokens.`,
-      hint: "Ask for less at a time, or raise CDS_MAX_TOKENS.",
-    };
-  }
-  if (calls.lastFinish === "content_filter") {
-    return { code: "RunFailed", message: "The model's provider withheld the answer (content filter)." };
-  }
-  if (stopReason !== "end_turn" || calls.lastFinish === undefined || calls.lastFinish === "tool_calls") {
-    return {
-      code: "RunFailed",
-      message: `The agent stopped before it had finished (${stopReason}).`,
-      hint: "Dispatch the task again.",
-    };
+  const { lastFinish } = calls;
+  if (lastFinish === "length" || lastFinish === "content_filter")
+    return endFailure(lastFinish, maxOutputTokens);
+  if (stopReason !== "end_turn" || lastFinish === undefined || lastFinish === "tool_calls") {
+    return endFailure(stopReason, maxOutputTokens);
   }
   return undefined;
+}
+
+/** Why a turn that ended by itself is none, by the word it ended with. */
+export function endFailure(reason: string, maxOutputTokens: number): TaskError {
+  switch (reason) {
+    case "length":
+      return {
+        code: "RunFailed",
+        message: `The model's answer was cut off at its limit of ${maxOutputTokens} tokens.`,
+        hint: "Ask for less at a time, or raise CDS_MAX_TOKENS.",
+      };
+    case "content_filter":
+      return { code: "RunFailed", message: "The model's provider withheld the answer (content filter)." };
+    case "doom_loop":
+      return {
+        code: "RunFailed",
+        message: "The agent made the same call again and again and was stopped.",
+        hint: "Say more exactly what is to be done, or choose another model.",
+      };
+    case "max_steps":
+      return {
+        code: "RunFailed",
+        message: "The agent took more steps than a task may.",
+        hint: "Ask for less at a time, or raise CDS_MAX_MODEL_CALLS.",
+      };
+    default:
+      return {
+        code: "RunFailed",
+        message: `The agent stopped before it had finished (${reason}).`,
+        hint: "Dispatch the task again.",
+      };
+  }
 }
 
 /** How a run that was ended for filling the disk is told. */
@@ -85,7 +111,7 @@ export const DISK_FAILURE: TaskError = {
 export function timeFailure(
   reason: Extract<StopReason, "timeout" | "silence">,
   limits: { timeoutMs: number; silenceMs: number },
-  calls: BridgeRun | undefined,
+  modelAsked: boolean,
 ): TaskError {
   if (reason === "timeout") {
     return {
@@ -95,7 +121,7 @@ export function timeFailure(
     };
   }
   const waited = seconds(limits.silenceMs);
-  if (calls !== undefined && calls.openCalls > 0) {
+  if (modelAsked) {
     return {
       code: "ProviderTimeout",
       message: `The model has sent nothing for ${waited}.`,

@@ -27,8 +27,9 @@ export async function recordEnd(task: RunningTask, end: RunEnd, deps: RunDeps): 
     if (end.kind === "retry") {
       return finishTask(database.db, { task_id, attempt, state: "failed", error: end.error });
     }
-    const { state, error, change } = end;
-    return finishTask(database.db, { task_id, attempt, state, error, change });
+    const { state, error, change, plan: steps } = end;
+    const plan = steps && { steps, pendingLimit: deps.config.queue.pendingPerUser };
+    return finishTask(database.db, { task_id, attempt, state, error, change, plan });
   }).catch((error: unknown) => {
     // A change the project cannot take fails the task; it must not stay without an end.
     if (!(error instanceof AppError) || error.code === "Unavailable" || error.code === "Timeout") throw error;

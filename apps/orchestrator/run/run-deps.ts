@@ -4,15 +4,18 @@ import type { ClaimedTask } from "#database/queue/index.ts";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
 import type { TaskTokens } from "#platform/tokens/index.ts";
-import type { TaskError } from "#schemas";
-import type { WarmPool } from "../opencode/warm-pool.ts";
+import type { SandboxHost } from "#sandbox";
+import type { PlanStep, TaskError } from "#schemas";
+import type { Runner } from "../runners/runner.ts";
 
 /** What a run needs from the outside; `log` names its task. */
 export interface RunDeps {
   readonly database: Database;
   readonly config: Config;
   readonly log: Log;
-  readonly pool: WarmPool;
+  /** By name, as tasks call them. */
+  readonly runners: Readonly<Record<string, Runner>>;
+  readonly host: Pick<SandboxHost, "start">;
   readonly taskTokens: TaskTokens;
 }
 
@@ -25,6 +28,8 @@ export type RunEnd =
       readonly state: "completed" | "failed" | "cancelled";
       readonly error?: TaskError;
       readonly change?: NewChange;
+      /** Steps the agent wants done next. */
+      readonly plan?: readonly PlanStep[];
     }
   /** Something of ours broke before the agent began: another attempt, if there is one left. */
   | { readonly kind: "retry"; readonly error: TaskError }

@@ -1,8 +1,16 @@
 /**
  * Why a run is ended from outside: its user, the lease, the server, the clock, silence, events that cannot be
- * stored, or too much written to disk.
+ * stored, too much written to disk, or a pause that lasted too long.
  */
-export type StopReason = "cancelled" | "lost" | "shutdown" | "timeout" | "silence" | "events" | "disk";
+export type StopReason =
+  | "cancelled"
+  | "lost"
+  | "shutdown"
+  | "timeout"
+  | "silence"
+  | "events"
+  | "disk"
+  | "paused";
 
 /** Thrown where a run was waiting when it was stopped. */
 export class RunStopped extends Error {

@@ -2,35 +2,23 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type Agent, findAgent } from "#agents";
 import { appendEvents } from "#database/events/index.ts";
 import { renewLease } from "#database/queue/index.ts";
-import { AppError, type TaskEventBody } from "#schemas";
-import { collectChanges } from "#workspaces/collect.ts";
+import { AppError } from "#schemas";
 import { DiskGuard } from "#workspaces/disk-guard.ts";
 import { Workspace } from "#workspaces/workspace.ts";
-import { AcpError } from "../acp/client.ts";
-import type { BridgeRun } from "../bridge/bridge.ts";
-import { UpdateTranslator } from "../opencode/events.ts";
-import { BRIDGE_URL, type OpencodeProcess } from "../opencode/process.ts";
-import type { Lease } from "../opencode/warm-pool.ts";
+import type { Session, Station } from "../runners/runner.ts";
+import { briefingOf } from "./briefing.ts";
 import { EventWriter } from "./event-writer.ts";
-import {
-  DISK_FAILURE,
-  finishFailure,
-  runFailure,
-  startFailure,
-  timeFailure,
-  worthRetry,
-} from "./failures.ts";
+import { DISK_FAILURE, isExpected, startFailure, timeFailure, worthRetry } from "./failures.ts";
 import { LeaseKeeper } from "./lease-keeper.ts";
-import { propose } from "./propose.ts";
+import { PauseGate } from "./pause-gate.ts";
 import { recordEnd } from "./record.ts";
+import { Rounds } from "./rounds.ts";
 import type { RunDeps, RunEnd, RunningTask } from "./run-deps.ts";
-import { RunStop, RunStopped } from "./run-stop.ts";
+import { RunStop } from "./run-stop.ts";
 import { Watchdog } from "./watchdog.ts";
 
-/** A cancelled prompt that has not ended by then is killed. */
+/** A cancelled turn that has not ended by then is killed. */
 const CANCEL_MS = 2000;
-/** The exit of a process is known a moment after its output has ended. */
-const EXIT_MS = 1000;
 const MAX_EVENT_CHARS = 16 * 1024 * 1024;
 const TOKEN_GRACE_SECONDS = 60;
 
@@ -40,16 +28,13 @@ export class TaskRun {
   readonly #task: RunningTask;
   readonly #deps: RunDeps;
   readonly #writer: EventWriter;
-  #lease: Lease | undefined;
+  readonly #gate: PauseGate;
+  #station: Station | undefined;
   #workspace: Workspace | undefined;
-  #opencode: OpencodeProcess | undefined;
-  #calls: BridgeRun | undefined;
-  #prompt: Promise<string> | undefined;
-  /** The agent has its prompt: what fails from here on is not tried again. */
-  #sent = false;
-  /** Nothing of the run is at work any more, and its files are back. */
-  #quiet = false;
-  #reusable = false;
+  #session: Session | undefined;
+  #watchdog: Watchdog | undefined;
+  #rounds: Rounds | undefined;
+  #pauseTimer: NodeJS.Timeout | undefined;
 
   constructor(task: RunningTask, deps: RunDeps) {
     this.#task = task;
@@ -60,9 +45,15 @@ export class TaskRun {
         if (error !== undefined) deps.log.error({ err: error }, "events could not be stored");
         this.stop.stop(why === "lost" ? "lost" : "events");
       },
-      onPressure: (high) => this.#opencode?.pauseOutput(high),
+      onPressure: (high) => this.#session?.pauseOutput(high),
       maxChars: MAX_EVENT_CHARS,
     });
+    this.#gate = new PauseGate((paused) => this.#onPause(paused));
+  }
+
+  /** Hold it before its next model call, or let it go on. */
+  set paused(paused: boolean) {
+    this.#gate.set(paused);
   }
 
   /** Run it to its end on record. Never throws. */
@@ -71,184 +62,189 @@ export class TaskRun {
     const { database, config, log } = this.#deps;
     using _lease = new LeaseKeeper({
       leaseMs: config.queue.leaseMs,
-      renew: () => renewLease(database.db, id, attempt, config.queue.leaseMs),
+      renew: async () => {
+        const lease = await renewLease(database.db, id, attempt, config.queue.leaseMs);
+        // The word itself may have been lost.
+        if (lease.alive) this.paused = lease.paused;
+        return lease;
+      },
       onLost: () => this.stop.stop("lost"),
       onCancel: () => this.stop.stop("cancelled"),
     });
     try {
       const end = await this.#attempt().catch((error: unknown) => this.#judge(error));
       await this.#quieten();
-      if (!this.#reusable) await this.#lease?.release(false);
-      else this.#lease?.leaving();
+      if (this.#reusable) this.#station?.leaving();
+      else await this.#station?.release(false);
       await this.#writer.flush();
       await recordEnd(this.#task, this.stop.reason === "lost" ? { kind: "lost" } : end, this.#deps);
     } catch (error) {
       log.error({ err: error }, "a run could not be brought to its end");
     } finally {
+      clearTimeout(this.#pauseTimer);
       await this.#clear();
     }
+  }
+
+  get #reusable(): boolean {
+    return this.#rounds?.reusable === true;
   }
 
   async #attempt(): Promise<RunEnd> {
     const agent = findAgent(this.#task.agent);
     if (agent === undefined) throw new AppError("NotFound", `There is no agent ${this.#task.agent}.`);
-    const { user_id, project_id } = this.#task;
-    const key = `${user_id}/${project_id}`;
-    this.#lease = await this.#deps.pool.acquire(key, this.stop.signal, (ahead) => this.#waiting(ahead));
-    const { opencode, workspace } = await this.#prepare(this.#lease, agent);
-    const translator = new UpdateTranslator([
-      [opencode.serverPassword, "[hidden]"],
-      [BRIDGE_URL, "[model server]"],
-    ]);
-    const stopReason = await this.#converse(opencode, workspace, translator);
-    await this.#settle(opencode, workspace);
-    const failure = finishFailure(stopReason, this.#callsOf(), this.#deps.config.run.maxOutputTokens);
-    if (failure !== undefined) return { kind: "finish", state: "failed", error: failure };
-    const collected = await collectChanges(workspace, this.#deps.config.quota);
-    for (const note of collected.warnings) this.#writer.push({ type: "state", state: "running", note });
-    this.#reusable = !collected.agentConfiguration;
-    return propose(
-      this.#task,
-      agent,
-      { collected, revision: workspace.revision, answer: translator.answer },
-      this.#deps,
-    );
-  }
-
-  /** The process with a session, and the files, at the same time; both have settled when this throws. */
-  async #prepare(lease: Lease, agent: Agent): Promise<{ opencode: OpencodeProcess; workspace: Workspace }> {
-    const { requests, area, owner } = lease.workplace;
-    const opening = this.#open(lease, agent);
-    const preparing = Workspace.prepare(this.#deps.database.db, { requests, area, owner }, this.#task);
-    const [opened, prepared] = await Promise.allSettled([opening, preparing]);
-    if (prepared.status === "fulfilled") this.#workspace = prepared.value;
-    if (opened.status === "rejected") throw opened.reason;
-    if (prepared.status === "rejected") throw prepared.reason;
-    return { opencode: opened.value, workspace: prepared.value };
-  }
-
-  async #open(lease: Lease, agent: Agent): Promise<OpencodeProcess> {
-    const opencode = await lease.ready;
-    this.#opencode = opencode;
-    await opencode.openSession(agent.name, this.stop.signal);
-    return opencode;
-  }
-
-  /** Hand over the prompt and follow the answer. @returns opencode's word for how it ended. */
-  async #converse(
-    opencode: OpencodeProcess,
-    workspace: Workspace,
-    translator: UpdateTranslator,
-  ): Promise<string> {
-    const { config, taskTokens } = this.#deps;
+    const runner = this.#deps.runners[this.#task.runner];
+    if (runner === undefined) throw new AppError("NotFound", `There is no runner ${this.#task.runner}.`);
+    const onWait = (ahead: number) => this.#note(waiting(ahead));
+    const station = await runner.acquire(this.#task, this.stop.signal, onWait);
+    this.#station = station;
+    const { session, workspace, text } = await this.#prepare(station, agent);
+    const { config, database, taskTokens } = this.#deps;
     const { timeoutMs, silenceMs } = config.run;
-    const { id: task_id, user_id, attempt, model, prompt } = this.#task;
-    const ttlSeconds = Math.ceil(timeoutMs / 1000) + TOKEN_GRACE_SECONDS;
+    const { id: task_id, user_id, attempt, model } = this.#task;
+    const ttlSeconds = Math.ceil((timeoutMs + config.run.pauseMs) / 1000) + TOKEN_GRACE_SECONDS;
     const token = await taskTokens.issue({ task_id, user_id, attempt, ttlSeconds });
     this.stop.signal.throwIfAborted();
-    await workspace.enter();
     using watchdog = new Watchdog({
       timeoutMs,
       silenceMs,
-      toolRunning: () => translator.toolRunning,
+      toolRunning: () => session.toolRunning,
       onTimeout: () => this.stop.stop("timeout"),
       onSilence: () => this.stop.stop("silence"),
     });
+    this.#watchdog = watchdog;
+    watchdog.paused = this.#gate.paused;
     using _disk = new DiskGuard({
       directory: workspace.area,
       threshold: config.queue.diskThreshold,
       allowedBytes: config.quota.projectBytes,
       onFull: () => this.stop.stop("disk"),
     });
-    this.#calls = opencode.beginTask({ token, model, onActivity: () => watchdog.alive() });
-    const onUpdate = (update: Record<string, unknown>) => {
-      watchdog.alive();
-      const event = translator.translate(update);
-      if (event !== undefined) this.#writer.push(event);
-    };
-    this.#sent = true;
-    this.#prompt = opencode.prompt({ text: prompt, timeoutMs: timeoutMs + CANCEL_MS, onUpdate });
-    this.#prompt.catch(() => undefined);
-    return await Promise.race([this.#prompt, this.stop.stopped]);
+    session.begin({
+      token,
+      model,
+      network: this.#task.network,
+      onActivity: () => watchdog.alive(),
+      onEvent: (event) => this.#writer.push(event),
+      gate: () => this.#gate.pass(this.stop.signal),
+    });
+    this.#rounds = new Rounds({
+      task: this.#task,
+      agent,
+      session,
+      workspace,
+      slot: station.slot,
+      stop: this.stop,
+      deps: { ...this.#deps, database },
+      timeoutMs: timeoutMs + config.run.pauseMs + CANCEL_MS,
+      push: (event) => this.#writer.push(event),
+      busy: (busy) => {
+        watchdog.busy = busy;
+      },
+    });
+    return await this.#rounds.run(text);
   }
 
-  /** After the prompt has ended: no call, no process and no file of the run stays with the agent. */
-  async #settle(opencode: OpencodeProcess, workspace: Workspace): Promise<void> {
-    opencode.endTask();
-    const left = await opencode.sweep();
-    if (left > 0) this.#deps.log.info({ processes: left }, "ended processes that a run had left behind");
-    await workspace.leave();
-    this.#quiet = true;
+  /** The agent, and its files, at the same time; both have settled when this throws. */
+  async #prepare(
+    station: Station,
+    agent: Agent,
+  ): Promise<{ session: Session; workspace: Workspace; text: string }> {
+    const opening = station.open(agent, this.stop.signal);
+    const briefing = briefingOf(this.#task, agent, this.#deps);
+    const preparing = briefing.then(({ revision, overlay }) =>
+      Workspace.prepare(this.#deps.database.db, station.place, {
+        id: this.#task.id,
+        project_id: this.#task.project_id,
+        prompt: this.#task.prompt,
+        agentConfig: this.#task.agent_config,
+        revision,
+        overlay,
+      }),
+    );
+    const [opened, prepared] = await Promise.allSettled([opening, preparing]);
+    if (opened.status === "fulfilled") this.#session = opened.value;
+    if (prepared.status === "fulfilled") this.#workspace = prepared.value;
+    if (opened.status === "rejected") throw opened.reason;
+    if (prepared.status === "rejected") throw prepared.reason;
+    const { text, notes } = await briefing;
+    for (const note of notes) this.#note(note);
+    return { session: opened.value, workspace: prepared.value, text };
   }
 
   /** Bring a run that was broken off to rest: a cancelled one gently, every other by ending its process. */
   async #quieten(): Promise<void> {
-    const opencode = this.#opencode;
-    if (opencode === undefined || this.#quiet) return;
-    const gently = this.stop.reason === "cancelled" && this.#sent && !opencode.dead;
-    if (!gently || this.#workspace === undefined) {
-      opencode.endTask();
+    const [session, rounds] = [this.#session, this.#rounds];
+    if (session === undefined) return;
+    const gently = this.stop.reason === "cancelled" && rounds?.asked === true && !session.dead;
+    if (!gently || rounds.quiet) {
+      session.end();
       return;
     }
-    opencode.cancel();
-    const settled = this.#prompt?.then(
-      () => true,
-      () => false,
-    );
-    if ((await Promise.race([settled, sleep(CANCEL_MS, false, { ref: false })])) !== true) return;
+    session.cancel();
     try {
-      await this.#settle(opencode, this.#workspace);
-      this.#reusable = true;
+      const ended = rounds.turnEnded().then(() => true);
+      if (await Promise.race([ended, sleep(CANCEL_MS, false, { ref: false })])) await rounds.settle();
     } catch (error) {
       this.#deps.log.warn({ err: error }, "a cancelled run did not come to rest");
     }
+    session.end();
   }
 
   async #judge(error: unknown): Promise<RunEnd> {
     const { config, log } = this.#deps;
     const reason = this.stop.reason;
+    const failed = (told: ReturnType<typeof startFailure>): RunEnd => ({
+      kind: "finish",
+      state: "failed",
+      error: told,
+    });
     if (reason === "lost") return { kind: "lost" };
     if (reason === "cancelled") return { kind: "finish", state: "cancelled" };
     if (reason === "shutdown")
       return { kind: "requeue", note: "The server was stopped; the task starts again." };
-    if (reason === "disk") return { kind: "finish", state: "failed", error: DISK_FAILURE };
+    if (reason === "paused")
+      return { kind: "requeue", note: "It was paused for too long and starts again when it is resumed." };
+    if (reason === "disk") return failed(DISK_FAILURE);
     if (reason === "timeout" || reason === "silence") {
-      return { kind: "finish", state: "failed", error: timeFailure(reason, config.run, this.#calls) };
+      return failed(timeFailure(reason, config.run, this.#session?.modelAsked === true));
     }
-    if (error instanceof AcpError || error instanceof AppError)
-      log.info({ reason: error.message }, "a run failed");
-    else if (!(error instanceof RunStopped)) log.error({ err: error }, "a run failed");
-    if (reason === "events" || (!this.#sent && worthRetry(error))) {
+    if (!isExpected(error)) log.error({ err: error }, "a run failed");
+    else if (reason === undefined) log.info({ err: error }, "a run failed");
+    const asked = this.#rounds?.asked === true;
+    if (reason === "events" || (!asked && worthRetry(error))) {
       return { kind: "retry", error: startFailure(error) };
     }
-    if (!this.#sent) return { kind: "finish", state: "failed", error: startFailure(error) };
-    // opencode's own word, or ours after its end, says enough; otherwise it may have died under us.
-    const told = this.#quiet || error instanceof AcpError;
-    const exit = told ? undefined : await this.#opencode?.exitError(EXIT_MS);
-    return { kind: "finish", state: "failed", error: runFailure(error, this.#calls, exit) };
+    if (!asked || this.#session === undefined) return failed(startFailure(error));
+    return failed(await this.#session.explain(error, this.#rounds?.quiet === true));
   }
 
   async #clear(): Promise<void> {
     try {
       if (this.#reusable) await this.#workspace?.remove();
-      await this.#lease?.release(this.#reusable);
+      await this.#station?.release(this.#reusable);
     } catch (error) {
       this.#deps.log.warn({ err: error }, "a request's directory could not be removed");
-      await this.#lease?.release(false);
+      await this.#station?.release(false);
     }
   }
 
-  #callsOf(): BridgeRun {
-    if (this.#calls === undefined) throw new Error("no model calls before the prompt");
-    return this.#calls;
+  #onPause(paused: boolean): void {
+    if (this.#watchdog !== undefined) this.#watchdog.paused = paused;
+    this.#note(paused ? "Paused: it waits before its next model call." : "Goes on.");
+    clearTimeout(this.#pauseTimer);
+    if (!paused) return;
+    const { pauseMs } = this.#deps.config.run;
+    this.#pauseTimer = setTimeout(() => this.stop.stop("paused"), pauseMs);
   }
 
-  #waiting(ahead: number): void {
-    const note =
-      ahead === 0 ? "Starts next." : `Waits for ${ahead} other ${ahead === 1 ? "start" : "starts"}.`;
-    const body: TaskEventBody = { type: "state", state: "running", note };
-    this.#writer.push(body);
+  #note(note: string): void {
+    this.#writer.push({ type: "state", state: "running", note });
   }
+}
+
+function waiting(ahead: number): string {
+  return ahead === 0 ? "Starts next." : `Waits for ${ahead} other ${ahead === 1 ? "start" : "starts"}.`;
 }
 
 function owned({ id, attempt }: RunningTask): { task_id: string; attempt: number } {

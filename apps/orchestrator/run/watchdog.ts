@@ -1,12 +1,14 @@
-/** How often silence is looked at, as a share of what is allowed. */
-const CHECKS = 10;
-/** A tool may work this long without a word: opencode's shell ends a command after 120 s. */
+/** How often time is looked at, as a share of what is allowed; at least every second. */
+const CHECKS = 20;
+const MAX_CHECK_MS = 1000;
+const MIN_CHECK_MS = 20;
+/** A tool may work this long without a word: a shell's command is ended after 120 s. */
 const TOOL_SILENCE_MS = 130_000;
 
 export interface WatchdogOptions {
-  /** Longest run, ms. */
+  /** Longest run, ms; while it is paused the clock stands still. */
   readonly timeoutMs: number;
-  /** Longest time without a sign of life while no tool is at work, ms. */
+  /** Longest time without a sign of life while no tool is at work and nothing is validated, ms. */
   readonly silenceMs: number;
   toolRunning(): boolean;
   onTimeout(): void;
@@ -16,29 +18,50 @@ export interface WatchdogOptions {
 /** Ends a run that takes too long or has gone silent. */
 export class Watchdog implements Disposable {
   readonly #options: WatchdogOptions;
-  readonly #wall: NodeJS.Timeout;
   readonly #check: NodeJS.Timeout;
-  #lastSign = performance.now();
+  #lookedAt = performance.now();
+  #spentMs = 0;
+  #silentMs = 0;
+  #paused = false;
+  #busy = false;
 
   constructor(options: WatchdogOptions) {
     this.#options = options;
-    this.#wall = setTimeout(() => options.onTimeout(), options.timeoutMs);
-    this.#check = setInterval(() => this.#look(), Math.max(20, options.silenceMs / CHECKS));
+    const everyMs = Math.min(options.silenceMs, options.timeoutMs) / CHECKS;
+    this.#check = setInterval(() => this.#look(), Math.min(MAX_CHECK_MS, Math.max(MIN_CHECK_MS, everyMs)));
   }
 
   /** Something came from the agent or its model. */
   alive(): void {
-    this.#lastSign = performance.now();
+    this.#silentMs = 0;
+  }
+
+  /** Both clocks stand still while the run does. */
+  set paused(paused: boolean) {
+    this.#look();
+    this.#paused = paused;
+  }
+
+  /** The run is at work with something that says nothing and has time limits of its own. */
+  set busy(busy: boolean) {
+    this.#look();
+    this.#busy = busy;
   }
 
   [Symbol.dispose](): void {
-    clearTimeout(this.#wall);
     clearInterval(this.#check);
   }
 
   #look(): void {
-    const { silenceMs, toolRunning, onSilence } = this.#options;
+    const now = performance.now();
+    const passed = now - this.#lookedAt;
+    this.#lookedAt = now;
+    if (this.#paused) return;
+    const { timeoutMs, silenceMs, toolRunning, onTimeout, onSilence } = this.#options;
+    this.#spentMs += passed;
+    this.#silentMs = this.#busy ? 0 : this.#silentMs + passed;
+    if (this.#spentMs > timeoutMs) onTimeout();
     const allowed = toolRunning() ? Math.max(silenceMs, TOOL_SILENCE_MS) : silenceMs;
-    if (performance.now() - this.#lastSign > allowed) onSilence();
+    if (this.#silentMs > allowed) onSilence();
   }
 }

@@ -8,7 +8,7 @@ import { readEvents } from "#database/events/index.ts";
 import { changeFiles, getChange } from "#database/projects/changes.ts";
 import { createProject, readBlobs } from "#database/projects/index.ts";
 import type { Project } from "#database/projects/types.ts";
-import { enqueueTask, getTask } from "#database/queue/index.ts";
+import { enqueueTask, getTask, type NewTask } from "#database/queue/index.ts";
 import type { TaskRow } from "#database/schema.ts";
 import { type Config, createLogger, newId, openSecrets, readConfig, TaskTokens } from "#platform";
 import { openSandboxes, type Sandboxes } from "#sandbox";
@@ -89,7 +89,14 @@ export class Harness implements AsyncDisposable {
   /** Queue a prompt; a new user and project unless given. */
   async dispatch(
     prompt: string,
-    where: { userId?: string; project?: Project; files?: Record<string, string>; attempts?: number } = {},
+    where: Partial<
+      Pick<NewTask, "agent" | "runner" | "continues" | "builds_on" | "resolves" | "may_plan">
+    > & {
+      userId?: string;
+      project?: Project;
+      files?: Record<string, string>;
+      attempts?: number;
+    } = {},
   ): Promise<Dispatched> {
     const userId = where.userId ?? (await this.user());
     const project = where.project ?? (await this.project(userId, where.files));
@@ -97,14 +104,15 @@ export class Harness implements AsyncDisposable {
       id: newId("task"),
       user_id: userId,
       project_id: project.id,
-      agent: "CodeAgent",
-      runner: "opencode",
+      agent: where.agent ?? "CodeAgent",
+      runner: where.runner ?? "opencode",
       model: "scripted",
       prompt,
       priority: 5,
       max_attempts: where.attempts ?? 3,
       budget: 1000,
       pendingLimit: 50,
+      ...pick(where),
     });
     return { id: task.id, userId, project };
   }
@@ -165,6 +173,16 @@ export class Harness implements AsyncDisposable {
     await this.test[Symbol.asyncDispose]();
     await rm(this.dataDir, { recursive: true, force: true });
   }
+}
+
+/** What a task goes on from. */
+function pick({ continues, builds_on, resolves, may_plan }: Partial<NewTask>): Partial<NewTask> {
+  return {
+    ...(continues === undefined ? {} : { continues }),
+    ...(builds_on === undefined ? {} : { builds_on }),
+    ...(resolves === undefined ? {} : { resolves }),
+    ...(may_plan === undefined ? {} : { may_plan }),
+  };
 }
 
 interface Parts {
