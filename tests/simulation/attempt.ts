@@ -1,5 +1,7 @@
+import { worthRetry } from "#apps/orchestrator/run/failures.ts";
 import { LeaseKeeper } from "#apps/orchestrator/run/lease-keeper.ts";
 import { RunStop } from "#apps/orchestrator/run/run-stop.ts";
+import { AppError } from "#schemas/errors.ts";
 import type { Holder } from "./judge.ts";
 import type { Random } from "./random.ts";
 import type { Renewed } from "./store.ts";
@@ -13,7 +15,14 @@ const BACKOFF_MS = 1000;
 const WRITE_ATTEMPTS = 4;
 const MOST_MODEL_CALLS = 3;
 /** What the database's silence is told as. */
-const AWAY = new Error("the database is away");
+const AWAY = new AppError("Unavailable", "The database is away.");
+/** What may go wrong before the agent has its prompt. */
+const START_FAILURES = [
+  AWAY,
+  new AppError("Timeout", "x"),
+  new AppError("NotFound", "x"),
+  new Error("x"),
+] as const;
 
 type End =
   | { readonly kind: "finish"; readonly state: "completed" | "failed" | "cancelled" }
@@ -33,6 +42,9 @@ export class Attempt {
   #call: string | undefined;
   #calls = 0;
   #ending = false;
+  #paused = false;
+  /** What goes on when the pause is over. */
+  #held: (() => void) | undefined;
 
   constructor(holder: Holder, process: Process, instance_id: string, site: Site, ended: () => void) {
     this.#holder = holder;
@@ -61,6 +73,15 @@ export class Attempt {
     this.#break("shutdown");
   }
 
+  /** It is held before its next model call, and goes on there. */
+  pause(paused: boolean): void {
+    this.#paused = paused;
+    if (paused || this.#held === undefined) return;
+    const goOn = this.#held;
+    this.#held = undefined;
+    if (!this.#stopped()) goOn();
+  }
+
   #every(ms: number, tick: () => void): () => void {
     let going = true;
     const again = () => {
@@ -84,7 +105,10 @@ export class Attempt {
       this.#process.ask(
         `renew ${this.#name}`,
         () => database.renew(this.#holder, lease_ms),
-        (renewed) => settle(() => resolve(renewed)),
+        (renewed) => {
+          if (renewed.alive) this.pause(renewed.paused);
+          settle(() => resolve(renewed));
+        },
         () => settle(() => reject(AWAY)),
       );
     });
@@ -100,14 +124,19 @@ export class Attempt {
     const random = this.#random;
     this.#process.after(random.int(5, 300), () => {
       if (this.#stopped()) return;
-      if (random.chance(0.1)) this.#end({ kind: "retry" });
-      else if (random.chance(0.03)) this.#end({ kind: "finish", state: "failed" });
-      else this.#askModel(random.int(0, MOST_MODEL_CALLS));
+      if (random.chance(0.15)) {
+        const again = worthRetry(random.pick(START_FAILURES));
+        this.#end(again ? { kind: "retry" } : { kind: "finish", state: "failed" });
+      } else this.#askModel(random.int(0, MOST_MODEL_CALLS));
     });
   }
 
   #askModel(left: number): void {
     const random = this.#random;
+    if (this.#paused) {
+      this.#held = () => this.#askModel(left);
+      return;
+    }
     if (left === 0) {
       this.#tell(() => this.#end({ kind: "finish", state: random.chance(0.9) ? "completed" : "failed" }));
       return;

@@ -14,6 +14,7 @@ export class Audited {
   /** Called when somebody may find something to do. */
   onQueue: () => void = () => undefined;
   onCancel: (task_id: string) => void = () => undefined;
+  onPause: (task_id: string, paused: boolean) => void = () => undefined;
 
   constructor(store: Store, world: World, scenario: Scenario) {
     this.#store = store;
@@ -84,6 +85,15 @@ export class Audited {
     if (answer !== "running") return answer;
     Object.assign(this.judge.modelTask(task) ?? {}, { cancelling: true });
     this.onCancel(task_id);
+    return answer;
+  }
+
+  setPaused(task_id: string, paused: boolean): string {
+    const answer = this.#at().setPaused(task_id, paused);
+    if (answer === "NotFound") return answer;
+    this.judge.task(this.#task(task_id));
+    if (answer === "running") this.onPause(task_id, paused);
+    if (!paused) this.onQueue();
     return answer;
   }
 

@@ -19,6 +19,7 @@ export interface Scenario {
   readonly aging: number;
   readonly tasks: readonly Dispatch[];
   readonly cancels: readonly { readonly at: number; readonly task: number }[];
+  readonly pauses: readonly { readonly at: number; readonly task: number; readonly ms: number }[];
   readonly calls: readonly {
     readonly at: number;
     readonly user: number;
@@ -68,6 +69,9 @@ export function scenarioOf(seed: number): Scenario {
     capacity: crowded ? 1 : random.int(1, 3),
     limits: { per_user: random.int(1, 2), seconds_between: random.pick([0, 0, 0, 1, 3]) },
     cancels: some(random.int(0, 2), () => ({ at: anyTime(), task: random.int(0, tasks.length - 1) })),
+    pauses: some(random.int(0, 1), () => ({
+      ...{ at: anyTime(), task: random.int(0, tasks.length - 1), ms: random.int(0, 9000) },
+    })),
     calls: some(random.int(0, 2), () => ({
       ...{ at: anyTime(), user: anyUser(), hold: random.int(0, 80), cost: random.int(0, 100) },
     })),

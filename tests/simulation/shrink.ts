@@ -1,7 +1,7 @@
 import type { Scenario } from "./scenario.ts";
 import { type Options, type Outcome, simulate } from "./simulate.ts";
 
-const LISTS = ["faults", "tasks", "cancels", "calls", "grants"] as const;
+const LISTS = ["faults", "tasks", "cancels", "pauses", "calls", "grants"] as const;
 
 /** A violation without the numbers in it. */
 export function kindOf({ violation }: Outcome): string | undefined {
@@ -30,10 +30,10 @@ export async function shrink(scenario: Scenario, options: Options = {}): Promise
 export async function explain(scenario: Scenario, options: Options = {}): Promise<string> {
   const least = await shrink(scenario, options);
   const { violation, trace } = await simulate(least, { ...options, traced: true });
-  const { seed, faults, tasks, cancels, calls, grants } = least;
+  const { seed, faults, tasks, cancels, pauses, calls, grants } = least;
   return [
     `seed ${seed}: ${violation}`,
-    `the shortest schedule that shows it: ${JSON.stringify({ tasks, faults, cancels, calls, grants })}`,
+    `the shortest schedule that shows it: ${JSON.stringify({ tasks, faults, cancels, pauses, calls, grants })}`,
     ...trace,
     `whole, again: CDS_SEED=${seed} npm test -- tests/simulation`,
   ].join("\n");

@@ -44,7 +44,10 @@ export async function simulate(scenario: Scenario, options: Options = {}): Promi
     for (const worker of workers) worker.ring();
   };
   database.onCancel = (task_id) => {
-    for (const worker of workers) worker.tellCancelled(task_id);
+    for (const worker of workers) worker.tell(task_id, (attempt) => attempt.cancel());
+  };
+  database.onPause = (task_id, paused) => {
+    for (const worker of workers) worker.tell(task_id, (attempt) => attempt.pause(paused));
   };
   database.judge.somebodySince = (moment, task) =>
     workers.some((worker) => worker.process.healthySince <= moment && !worker.has(task.id));
@@ -72,6 +75,11 @@ function dispatchAll({ world, database, scenario }: Site, workers: readonly Work
   }
   for (const { at: when, task } of scenario.cancels) {
     at(when, () => insist(users, `cancel t${task}`, () => database.cancel(`t${task}`)));
+  }
+  for (const { at: when, task, ms } of scenario.pauses) {
+    const set = (paused: boolean, then?: () => void) =>
+      insist(users, `pause t${task} ${paused}`, () => database.setPaused(`t${task}`, paused), then);
+    at(when, () => set(true, () => users.after(ms, () => set(false))));
   }
   for (const [nth, { at: when, user, balance }] of scenario.grants.entries()) {
     at(when, () =>

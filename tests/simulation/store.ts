@@ -126,6 +126,16 @@ export class Store extends Money {
     return task.state;
   }
 
+  /** Let a task rest, or go on: a waiting one leaves the line or comes back with its age, a running one is marked. */
+  setPaused(id: string, paused: boolean): TaskState | "NotFound" {
+    const task = this.tasks.get(id);
+    if (task === undefined) return "NotFound";
+    if (isTerminal(task.state) || task.paused === paused) return task.state;
+    task.paused = paused;
+    if (task.state === "pending") this.log(task, { type: "state", text: paused ? "paused" : "goes on" });
+    return task.state;
+  }
+
   /** Running tasks whose lease is over, longest over first, but for those the caller is at work on. */
   expired(own: readonly string[]): string[] {
     const over: Task[] = [];
@@ -221,7 +231,7 @@ export class Store extends Money {
     this.log(task, { type: "done", text: state });
     this.giveBack(task);
     Object.assign(task, { state, change_id: change ?? null, error: error ?? null, budget_left: 0 });
-    Object.assign(task, { user_slot: null, lease_until: null, finished_at: this.now });
+    Object.assign(task, { user_slot: null, lease_until: null, finished_at: this.now, paused: false });
   }
 
   protected log(task: Task, event: SimEvent): void {

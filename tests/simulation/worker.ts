@@ -59,11 +59,16 @@ export class Worker {
     );
   }
 
-  tellCancelled(task_id: string): void {
+  /** Something is to be known to whoever runs this task. */
+  tell(task_id: string, what: (attempt: Attempt) => void): void {
     const { process } = this;
     const { world } = this.#site;
     if (!process.reachable) return;
-    world.at(world.now + process.random.int(1, 15), () => this.#active.get(task_id)?.cancel(), process);
+    const told = () => {
+      const attempt = this.#active.get(task_id);
+      if (attempt !== undefined) what(attempt);
+    };
+    world.at(world.now + process.random.int(1, 15), told, process);
   }
 
   #ringLater(): void {
