@@ -4,7 +4,7 @@ import type { AddressInfo } from "node:net";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
-import { tools } from "#agents/tools/index.ts";
+import { type ExecOptions, tools } from "#agents/tools/index.ts";
 import { NetworkGrants, type Slot } from "#sandbox";
 import { LIMITS, openForTest, silent, type TestSandboxes } from "#sandbox/testing/harness.ts";
 import { AppError } from "#schemas";
@@ -154,6 +154,23 @@ describe("files of the native loop", () => {
     await use("grep", { pattern: "'; touch pwned; '", path: "src", include: "$(touch pwned)" });
     await use("grep", { pattern: "--pre=touch", path: "-x/../src" }).catch(() => undefined);
     expect(await host.walk({ maxFiles: 100 })).not.toContain("pwned");
+  });
+
+  it("are searched on a machine without ripgrep as well", async () => {
+    await run(
+      "mkdir -p src .git node_modules/x; for f in src/a.ts .git/HEAD node_modules/x/i.js; do echo needle > $f; done",
+    );
+    const onlyGrep = "mkdir /tmp/bin; ln -s $(command -v grep) /tmp/bin/grep; PATH=/tmp/bin; ";
+    const poor = Object.create(host, {
+      exec: { value: (command: string, options: ExecOptions) => host.exec(onlyGrep + command, options) },
+    });
+    const grep = tools.find((tool) => tool.name === "grep");
+    const search = (fields: object) =>
+      grep?.prepare(fields, host.directory).run({ host: poor, signal: never, outputChars: 20_000 });
+    expect(await search({ pattern: "need(le|les)" })).toBe("src/a.ts:1:needle");
+    expect(await search({ pattern: "needle", path: "src", include: "*.ts" })).toBe("src/a.ts:1:needle");
+    expect(await search({ pattern: "needle", include: "*.js" })).toBe("Nothing matches.");
+    await expect(search({ pattern: "(" })).rejects.toThrow("The search failed");
   });
 });
 
