@@ -5,4 +5,4 @@ export type {
   ModelCall,
   ModelDelta,
 } from "./model.ts";
-export { runTurn, type TurnEnd, type TurnInput } from "./turn.ts";
+export { runTurn, type TurnInput } from "./turn.ts";

@@ -35,7 +35,7 @@ export interface TurnInput {
   readonly signal: AbortSignal;
 }
 
-export interface TurnEnd {
+interface TurnEnd {
   /** Only the first is what the agent meant to be its end. */
   readonly reason: "end_turn" | "length" | "content_filter" | "max_steps" | "doom_loop";
   /** The last thing it said. */
