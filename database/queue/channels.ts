@@ -6,3 +6,6 @@ export const CANCEL_CHANNEL = "cds_cancel";
 
 /** NOTIFY: a task's log has grown. Payload: `task_id:last_seq`. */
 export const EVENTS_CHANNEL = "cds_events";
+
+/** NOTIFY: a running task is paused or goes on. Payload: `+` or `-`, and the task's id. */
+export const PAUSE_CHANNEL = "cds_pause";

@@ -1,76 +1,27 @@
 import { sql } from "kysely";
-import type { TaskError, TaskEventBody } from "#schemas";
 import { toJsonb } from "../events/jsonb.ts";
 import type { Db, TaskRow } from "../schema.ts";
 import { EVENTS_CHANNEL, QUEUE_CHANNEL } from "./channels.ts";
-import { usageOf } from "./read.ts";
+import { settleDependents } from "./dependents.ts";
+import { endTask, type Outcome } from "./end.ts";
 
-/** A task's row, locked until the transaction ends; the first lock in the order of locks. */
-export function lockTask(trx: Db, task_id: string): Promise<TaskRow | undefined> {
+/** A task's row, locked until the transaction ends, after its plan's: the first locks in the order of locks. */
+export async function lockTask(trx: Db, task_id: string): Promise<TaskRow | undefined> {
+  await lockPlanOf(trx, task_id);
   return trx.selectFrom("tasks").selectAll().where("id", "=", task_id).forNoKeyUpdate().executeTakeFirst();
 }
 
-export interface Outcome {
-  readonly state: "completed" | "failed" | "cancelled";
-  readonly error?: TaskError | undefined;
-  /** The change set that came of it, and how many files it touches. */
-  readonly change?:
-    | { readonly id: string; readonly base_revision: number; readonly files: number }
-    | undefined;
+/** Nothing else ends a step of the same plan until the transaction ends; a task of no plan has nothing to lock. */
+export async function lockPlanOf(trx: Db, task_id: string): Promise<void> {
+  await sql`SELECT id FROM plans WHERE id = (SELECT plan_id FROM tasks WHERE id = ${task_id})
+    FOR NO KEY UPDATE`.execute(trx);
 }
 
-/**
- * End a locked task for good: last events (usage, change, error, done), what is left of its budget goes back to
- * the account. A model call still open keeps its own hold and settles against the account later.
- */
+/** End a locked task for good, and with it what can no longer run; what waited for nothing else becomes free. */
 export async function conclude(trx: Db, task: TaskRow, outcome: Outcome): Promise<TaskRow> {
-  const events = await lastEvents(trx, task, outcome);
-  const error = outcome.error === undefined ? null : toJsonb(outcome.error);
-  const { rows } = await sql<TaskRow & { announced: unknown; freed: unknown }>`
-    WITH t AS (
-      UPDATE tasks SET state = ${outcome.state}, error = ${error}::jsonb,
-        change_id = ${outcome.change?.id ?? null},
-        base_revision = coalesce(${outcome.change?.base_revision ?? null}::integer, base_revision),
-        user_slot = NULL, lease_until = NULL, budget_left = 0, finished_at = clock_timestamp(),
-        last_seq = last_seq + ${events.length}
-      WHERE id = ${task.id} RETURNING *
-    ), e AS (
-      INSERT INTO task_events (task_id, seq, type, data)
-      SELECT t.id, t.last_seq - ${events.length} + n, body ->> 'type', body - 'type'
-      FROM t, jsonb_array_elements(${toJsonb(events)}::jsonb) WITH ORDINALITY AS _(body, n)
-    ), u AS (
-      UPDATE users SET token_held = token_held - ${task.budget_left}::bigint
-      WHERE id = ${task.user_id} AND ${task.budget_left}::bigint > 0 RETURNING id
-    ), l AS (
-      INSERT INTO ledger_entries (user_id, kind, balance_delta, held_delta, task_id, idempotency_key)
-      SELECT u.id, 'release', 0, -${task.budget_left}::bigint, ${task.id}, ${`task:${task.id}:release`} FROM u
-    )
-    SELECT t.*, pg_notify(${EVENTS_CHANNEL}, t.id || ':' || t.last_seq) AS announced,
-      pg_notify(${QUEUE_CHANNEL}, '') AS freed
-    FROM t`.execute(trx);
-  const [row] = rows;
-  if (row === undefined) throw new Error("the locked task is gone");
-  const { announced: _, freed: __, ...ended } = row;
+  const ended = await endTask(trx, task, outcome);
+  await settleDependents(trx, ended);
   return ended;
-}
-
-async function lastEvents(
-  trx: Db,
-  task: TaskRow,
-  { state, error, change }: Outcome,
-): Promise<TaskEventBody[]> {
-  const events: TaskEventBody[] = [];
-  const used = (await usageOf(trx, [task.id])).get(task.id);
-  if (used !== undefined) events.push({ type: "usage", ...used });
-  if (change !== undefined) events.push({ type: "change", change_id: change.id, files: change.files });
-  if (error !== undefined) events.push({ type: "error", ...error });
-  events.push({
-    type: "done",
-    state,
-    ...(change === undefined ? {} : { change_id: change.id }),
-    ...(error === undefined ? {} : { error }),
-  });
-  return events;
 }
 
 /** Put a locked running task back into the queue; whoever ran it is fenced out by its state. */

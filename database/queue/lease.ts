@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import { inTransaction } from "../in-transaction.ts";
 import type { Db } from "../schema.ts";
-import { conclude, putBack } from "./conclude.ts";
+import { conclude, lockPlanOf, putBack } from "./conclude.ts";
 import { getTask } from "./read.ts";
 
 /** Tasks looked at per call; the rest waits for the next. */
@@ -9,19 +9,21 @@ const REAP_LIMIT = 500;
 
 /**
  * Keep a running task for another `lease_ms`.
- * @returns alive false: it is no longer the caller's, stop at once. cancel: its user wants it ended.
+ * @returns alive false: it is no longer the caller's, stop at once. cancel: its user wants it ended. paused: it is
+ * to be held before its next model call.
  */
 export async function renewLease(
   db: Db,
   task_id: string,
   attempt: number,
   lease_ms: number,
-): Promise<{ alive: boolean; cancel: boolean }> {
-  const { rows } = await sql<{ cancel: boolean }>`
+): Promise<{ alive: boolean; cancel: boolean; paused: boolean }> {
+  const { rows } = await sql<{ cancel: boolean; paused: boolean }>`
     UPDATE tasks SET lease_until = clock_timestamp() + make_interval(secs => ${lease_ms}::float8 / 1000)
     WHERE id = ${task_id} AND state = 'running' AND attempt = ${attempt}
-    RETURNING cancel_requested_at IS NOT NULL AS cancel`.execute(db);
-  return { alive: rows.length > 0, cancel: rows[0]?.cancel ?? false };
+    RETURNING cancel_requested_at IS NOT NULL AS cancel, paused_at IS NOT NULL AS paused`.execute(db);
+  const [task] = rows;
+  return { alive: task !== undefined, cancel: task?.cancel ?? false, paused: task?.paused ?? false };
 }
 
 export interface Reaped {
@@ -55,6 +57,7 @@ export async function reapExpired(db: Db, own: readonly string[] = []): Promise<
 
 /** One task per transaction: locks of several could be taken in another order than somebody else's. */
 async function reap(trx: Db, id: string): Promise<keyof Reaped | undefined> {
+  await lockPlanOf(trx, id);
   const expired = await trx
     .selectFrom("tasks")
     .select("attempt")

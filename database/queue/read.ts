@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import { AppError, type TaskState, type Usage } from "#schemas";
 import { after, createdAtMicros, readCursor, writeCursor } from "../cursor.ts";
-import type { Db, TaskRow } from "../schema.ts";
+import type { Db, PlanRow, TaskRow } from "../schema.ts";
 
 /**
  * A task; with `user_id` only that user's.
@@ -25,6 +25,47 @@ export function findByKey(db: Db, user_id: string, key: string): Promise<TaskRow
     .where("user_id", "=", user_id)
     .where("idempotency_key", "=", key)
     .executeTakeFirst();
+}
+
+/** The plan a user made with an idempotency key. */
+export function findPlanByKey(db: Db, user_id: string, key: string): Promise<PlanRow | undefined> {
+  return db
+    .selectFrom("plans")
+    .selectAll()
+    .where("user_id", "=", user_id)
+    .where("idempotency_key", "=", key)
+    .executeTakeFirst();
+}
+
+/** A user's plan. @throws AppError NotFound, also for another user's. */
+export async function getPlan(db: Db, plan_id: string, user_id: string): Promise<PlanRow> {
+  const plan = await db.selectFrom("plans").selectAll().where("id", "=", plan_id).executeTakeFirst();
+  if (plan?.user_id !== user_id) throw planNotFound(plan_id);
+  return plan;
+}
+
+export function planNotFound(plan_id: string): AppError {
+  return new AppError("NotFound", `There is no plan ${plan_id}.`);
+}
+
+/** A plan's tasks in the order of its steps. */
+export function planTasks(db: Db, plan_id: string): Promise<TaskRow[]> {
+  return db.selectFrom("tasks").selectAll().where("plan_id", "=", plan_id).orderBy("step_nth").execute();
+}
+
+/** A step that comes before another, and whether it is still to complete. */
+export interface Before {
+  readonly step: string;
+  readonly completed: boolean;
+}
+
+/** The steps that come before tasks, in their order; a task after none has no entry. */
+export async function stepsBefore(db: Db, task_ids: readonly string[]): Promise<Map<string, Before[]>> {
+  const { rows } = await sql<Before & { task_id: string }>`
+    SELECT d.task_id, p.step, p.state = 'completed' AS completed
+    FROM task_dependencies d JOIN tasks p ON p.id = d.depends_on
+    WHERE d.task_id = ANY(${[...task_ids]}::text[]) ORDER BY p.step_nth`.execute(db);
+  return Map.groupBy(rows, ({ task_id }) => task_id);
 }
 
 export interface TaskFilter {

@@ -252,7 +252,11 @@ describe("fencing", () => {
       expect(await appendEvents(db, old, [{ type: "text", delta: "ghost" }])).toBeNull();
       expect(await finishTask(db, { ...old, state: "completed" })).toBe(false);
       expect(await requeueTask(db, task.id, 1, { delay_ms: 0, note: "ghost" })).toBe(false);
-      expect(await renewLease(db, task.id, 1, 60_000)).toEqual({ alive: false, cancel: false });
+      expect(await renewLease(db, task.id, 1, 60_000)).toEqual({
+        alive: false,
+        cancel: false,
+        paused: false,
+      });
       const call = { call_id: newId("call"), user_id: task.user_id, model: "m", instance_id: "i", hold: 1 };
       await expect(openCall(db, { ...call, task: old })).rejects.toMatchObject({ code: "Cancelled" });
     };
@@ -271,10 +275,10 @@ describe("leases", () => {
     const { db } = test.database;
     const task = await running();
     await loseLease(task.id);
-    expect(await renewLease(db, task.id, 1, 5000)).toEqual({ alive: true, cancel: false });
+    expect(await renewLease(db, task.id, 1, 5000)).toEqual({ alive: true, cancel: false, paused: false });
     expect(await reapExpired(db)).toEqual({ requeued: 0, failed: 0, cancelled: 0 });
     await requestCancel(db, "admin", task.id);
-    expect(await renewLease(db, task.id, 1, 5000)).toEqual({ alive: true, cancel: true });
+    expect(await renewLease(db, task.id, 1, 5000)).toEqual({ alive: true, cancel: true, paused: false });
     await finishTask(db, { task_id: task.id, attempt: 1, state: "cancelled" });
   });
 
@@ -284,7 +288,7 @@ describe("leases", () => {
     await loseLease(mine.id);
     await loseLease(lost.id);
     expect(await reapExpired(db, [mine.id])).toMatchObject({ requeued: 1 });
-    expect(await renewLease(db, mine.id, 1, 5000)).toEqual({ alive: true, cancel: false });
+    expect(await renewLease(db, mine.id, 1, 5000)).toEqual({ alive: true, cancel: false, paused: false });
     expect((await getTask(db, lost.id)).state).toBe("pending");
     await requestCancel(db, "admin", lost.id);
     await finishTask(db, { task_id: mine.id, attempt: 1, state: "completed" });

@@ -1,14 +1,14 @@
 import { sql } from "kysely";
-import { type AdmissionReason, admissionReasonSchema } from "#schemas";
+import { type WaitReason, waitReasonSchema } from "#schemas";
 import type { Db } from "../schema.ts";
 import { AGING_PER_MINUTE, type Limits } from "./claim.ts";
 import { ALIVE_SECONDS } from "./instances.ts";
 
 export interface QueueView {
-  /** 1 = next to start. */
+  /** 1 = next to start; what is not in the line has none. */
   position?: number;
   /** Why it waits, when it does. */
-  reason?: AdmissionReason;
+  reason?: WaitReason;
 }
 
 export interface ViewLimits extends Limits {
@@ -17,8 +17,8 @@ export interface ViewLimits extends Limits {
 }
 
 /**
- * Where waiting tasks stand, in the order of `claimTask`, and why they wait (MU-5). Ids of tasks that do not wait
- * have no entry.
+ * Where waiting tasks stand, in the order of `claimTask`, and why they wait (MU-5), or why they are not in the line.
+ * Ids of tasks that do not wait have no entry.
  */
 export async function queueView(
   db: Db,
@@ -26,7 +26,7 @@ export async function queueView(
   { capacity, per_user, seconds_between }: ViewLimits,
 ): Promise<Map<string, QueueView>> {
   if (task_ids.length === 0) return new Map();
-  const { rows } = await sql<{ task_id: string; position: number; reason: string | null }>`
+  const { rows } = await sql<{ task_id: string; position: number | null; reason: string | null }>`
     WITH live AS (
       SELECT i.blocked_reason, i.capacity > (
         SELECT count(*) FROM tasks t WHERE t.state = 'running' AND t.worker_id = i.id) AS has_place
@@ -48,11 +48,19 @@ export async function queueView(
       END AS reason
     FROM queue_order(clock_timestamp(), ${per_user}::integer, ${seconds_between}::float8,
       ${AGING_PER_MINUTE}::float8) q CROSS JOIN machine m
-    WHERE q.task_id = ANY(${task_ids}::text[])`.execute(db);
+    WHERE q.task_id = ANY(${task_ids}::text[])
+    UNION ALL
+    SELECT id, NULL, CASE WHEN blocked THEN 'waits_for_step' ELSE 'paused' END FROM tasks
+    WHERE id = ANY(${task_ids}::text[]) AND state = 'pending' AND (blocked OR paused_at IS NOT NULL)`.execute(
+    db,
+  );
   return new Map(
     rows.map(({ task_id, position, reason }) => {
-      const known = admissionReasonSchema.safeParse(reason);
-      return [task_id, known.success ? { position, reason: known.data } : { position }];
+      const known = waitReasonSchema.safeParse(reason);
+      return [
+        task_id,
+        { ...(position === null ? {} : { position }), ...(known.success ? { reason: known.data } : {}) },
+      ];
     }),
   );
 }

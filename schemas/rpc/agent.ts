@@ -8,6 +8,30 @@ export const MAX_PROMPT_CHARS = 200_000;
 export const MAX_SEQ = 2_147_483_647;
 export const runnerSchema = z.enum(["native", "opencode"]);
 
+export const MAX_PLAN_STEPS = 20;
+const prioritySchema = z.number().int().min(1).max(9);
+const promptSchema = z.string().trim().min(1).max(MAX_PROMPT_CHARS);
+const agentNameSchema = z.string().min(1).max(64);
+const modelNameSchema = z.string().min(1).max(200);
+
+/** A step's name within its plan. */
+const stepIdSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$/, "Letters, digits, _ and -, 64 at most.");
+
+/** One task of a plan; what it does not name is the plan's. */
+export const planStepSchema = z.strictObject({
+  id: stepIdSchema,
+  agent: agentNameSchema,
+  prompt: promptSchema,
+  /** Steps that must have completed before it starts; it builds on what they changed. */
+  after: z.array(stepIdSchema).max(MAX_PLAN_STEPS).optional(),
+  model: modelNameSchema.optional(),
+  runner: runnerSchema.optional(),
+  priority: prioritySchema.optional(),
+});
+export type PlanStep = z.infer<typeof planStepSchema>;
+
 const queueView = {
   task_id: idSchema,
   state: taskStateSchema,

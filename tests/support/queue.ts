@@ -1,4 +1,13 @@
-import { createUser, type Db, enqueueTask, type NewTask, type TaskRow } from "#database";
+import {
+  createUser,
+  type Db,
+  type EnqueuedPlan,
+  enqueuePlan,
+  enqueueTask,
+  type NewPlan,
+  type NewTask,
+  type TaskRow,
+} from "#database";
 import { newId } from "#platform/ids.ts";
 
 /** An account with a balance in micro-credits; answers its id. */
@@ -25,4 +34,29 @@ export async function addTask(db: Db, user_id: string, given: Partial<NewTask> =
     ...given,
   });
   return task;
+}
+
+/** A plan of a user's: the names of its steps, each with those it comes after. */
+export async function addPlan<Step extends string>(
+  db: Db,
+  user_id: string,
+  order: Readonly<Record<Step, readonly string[]>>,
+  given: Partial<NewPlan> = {},
+): Promise<EnqueuedPlan & { ids: Record<Step, string> }> {
+  const names = Object.keys(order) as Step[];
+  const enqueued = await enqueuePlan(db, {
+    id: newId("plan"),
+    user_id,
+    project_id: "prj_test",
+    steps: names.map((id) => ({
+      ...{ id, after: order[id], task_id: newId("task"), prompt: `Do ${id}.`, priority: 5 },
+      ...{ agent: "CodeAgent", runner: "opencode", model: "demo" },
+    })),
+    max_attempts: 3,
+    budget: 1000,
+    pendingLimit: 1000,
+    ...given,
+  });
+  const ids = Object.fromEntries(enqueued.tasks.map(({ step, id }) => [step, id])) as Record<Step, string>;
+  return { ...enqueued, ids };
 }
