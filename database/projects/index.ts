@@ -12,7 +12,7 @@ export {
   proposedBytes,
 } from "./changes.ts";
 export { startBlobCollector } from "./collector.ts";
-export { acceptChange, rejectChange } from "./decisions.ts";
+export { type Accepted, acceptChange, rejectChange } from "./decisions.ts";
 export { commitEdits, commitImport } from "./edits.ts";
 export { type Hunk, hunksOf, isDivisible, MAX_DIVIDED_FILES } from "./hunks.ts";
 export { copyPath, deletePath, makeDirectory, movePath } from "./moves.ts";

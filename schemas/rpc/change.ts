@@ -133,7 +133,7 @@ export const changeMethods = {
   }),
   "change.accept": defineMethod({
     summary:
-      "Make a change, or some of its hunks, the project's next revision, merging with what came since. A conflict needs a resolution per file.",
+      "Make a change, or some of its hunks, the project's next revision, merging with what came since. A conflict needs a resolution per file. What was not tried in this form is tried first by the project's own checks.",
     access: "developer",
     params: z.strictObject({
       change_id: idSchema,
@@ -142,6 +142,8 @@ export const changeMethods = {
       resolutions: z.array(resolutionSchema).max(1000).optional(),
       /** The revision the resolutions were made at: a file changed since then is a conflict again. */
       current_revision: z.number().int().min(0).max(2_147_483_647).optional(),
+      /** Take it untried, where what it comes to would be tried in a sandbox first. */
+      force: z.boolean().default(false),
     }),
     result: z.object({
       change_id: idSchema,
@@ -150,7 +152,7 @@ export const changeMethods = {
       /** The change that holds what was not accepted, where something was left. */
       remaining_change_id: idSchema.optional(),
     }),
-    errors: ["NotFound", "Conflict", "QuotaExceeded"],
+    errors: ["NotFound", "Conflict", "QuotaExceeded", "ResultInvalid", "EngineUnavailable", "Unavailable"],
     example: {
       params: { change_id: "chg_01", hunks: [{ path: "src/index.js", indexes: [0] }] },
       result: { change_id: "chg_01", state: "accepted", revision: 4, remaining_change_id: "chg_02" },

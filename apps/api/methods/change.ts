@@ -1,6 +1,5 @@
 import type { ChangeRow } from "#database";
 import {
-  acceptChange,
   type ChangeFile,
   decodeText,
   type FileVersion,
@@ -19,6 +18,7 @@ import {
 } from "#database/projects/index.ts";
 import type { Context, HandlersOf } from "../handler.ts";
 import { type Content, decodeContent, encodeContent } from "./content.ts";
+import { land } from "./land.ts";
 
 /** A change is shown in one answer: a longer content, and what comes after so much in all, is left out. */
 const MAX_SHOWN_BYTES = 1024 * 1024;
@@ -56,22 +56,18 @@ export const changeHandlers: HandlersOf<"change."> = {
     return page.next_cursor === undefined ? { changes } : { changes, next_cursor: page.next_cursor };
   },
 
-  "change.accept": async ({ caller, database, config }, params) => {
-    const { change_id, current_revision, hunks, resolutions = [] } = params;
+  "change.accept": async (context, params) => {
+    const { caller, database, config } = context;
+    const { change_id, current_revision, hunks, resolutions = [], force } = params;
     await getOwnChange(database.db, change_id, caller.user_id);
     const decided = resolutions.map(({ path, content, encoding }, index) => ({
       path,
       content:
         content === null ? null : decodeContent(content, encoding, `params.resolutions[${index}].content`),
     }));
-    const accepted = await acceptChange(database, {
-      change_id,
-      decided_by: caller.user_id,
-      hunks,
-      resolutions: decided,
-      current_revision,
-      quota: config.quota,
-    });
+    const by = { decided_by: caller.user_id, quota: config.quota };
+    const acceptance = { change_id, ...by, hunks, resolutions: decided, current_revision };
+    const accepted = await land(context, acceptance, force);
     return { change_id, state: "accepted", ...accepted };
   },
 

@@ -11,6 +11,7 @@ import {
 } from "#sandbox";
 import type { MethodResult } from "#schemas";
 import { LiveWorkspaces } from "#workspaces/live-workspaces.ts";
+import { Landing } from "./landing.ts";
 import { Machines } from "./machines.ts";
 import { Modules } from "./modules.ts";
 import { Programs } from "./programs.ts";
@@ -35,6 +36,7 @@ export class Workbench {
   readonly terminals: Terminals;
   readonly modules: Modules;
   readonly machines: Machines;
+  readonly landing: Landing;
   readonly engines: Engines;
   readonly #grants: NetworkGrants;
   readonly #sandboxes: Sandboxes;
@@ -78,6 +80,7 @@ export class Workbench {
     });
     this.#grants = new NetworkGrants(config.workbench, log);
     const deps = { config, sandboxes, workspaces: this.workspaces, grants: this.#grants, log };
+    this.landing = new Landing({ database, config, sandboxes });
     this.programs = new Programs(deps);
     this.terminals = new Terminals(deps);
     this.modules = new Modules({ database, config, engine: engines.wasm, log });
