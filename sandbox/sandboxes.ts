@@ -36,7 +36,7 @@ export interface SandboxesOptions {
 export interface SandboxHost {
   readonly slots: Slots;
   /** Start a program, as the run engine does. */
-  start(spec: SandboxSpec): Promise<SandboxProcess>;
+  start(spec: SandboxSpec, signal?: AbortSignal): Promise<SandboxProcess>;
   /** A path to `source` that every slot's user can read: itself, or a link or copy where it is locked away. */
   reachable(source: string): Promise<string>;
 }
@@ -134,8 +134,8 @@ class OpenSandboxes implements Sandboxes {
     return this.#launcher.pid;
   }
 
-  start(spec: SandboxSpec): Promise<SandboxProcess> {
-    return this.run.start(spec);
+  start(spec: SandboxSpec, signal?: AbortSignal): Promise<SandboxProcess> {
+    return this.run.start(spec, signal);
   }
 
   probe(): Promise<Availability> {

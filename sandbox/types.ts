@@ -45,6 +45,11 @@ export interface SandboxSpec {
   mounts: readonly SandboxMount[];
   limits: SandboxLimits;
   slot: Slot;
+  /**
+   * For whom it is: any name, the same for all sandboxes of one user. On a busy machine users are fair to each other,
+   * see `limits/turns.ts`. Without it, whoever has the slot.
+   */
+  owner?: string;
   bridge?: SandboxBridge;
 }
 
@@ -176,7 +181,7 @@ export interface Engine<Spec, Handle extends Instance> {
   /** Found out by trying, once; a failure is tried again at the next call. Never throws. */
   probe(): Promise<Availability>;
   /** Throws AppError InvalidParams for a spec that makes no sense, EngineUnavailable when it cannot work here. */
-  start(spec: Spec): Promise<Handle>;
+  start(spec: Spec, signal?: AbortSignal): Promise<Handle>;
   /** What has been started and has not ended, oldest first. */
   list(): readonly Handle[];
   /** End everything; afterwards `start` throws Unavailable. */

@@ -6,15 +6,13 @@ import { findProgram } from "#sandbox/host.ts";
 import { allProcesses, isRunning, treeOf } from "#sandbox/process-tree.ts";
 import { openForTest, run, specFor, until } from "#sandbox/testing/harness.ts";
 import { NASTY_TREE } from "#sandbox/testing/nasty.ts";
-import { besiege } from "../../tests/support/hostile.ts";
 import { median, percentile, printTable } from "../support.ts";
+import { benchCrowd } from "./crowd.ts";
 
 const ROUNDS = 60;
 const KILLS = 15;
 const AT_ONCE = 50;
 const FAT_BYTES = 1_400_000_000;
-const ATTACKERS = 50;
-const UNDER_ATTACK = 30;
 
 const timed = async (act: () => Promise<unknown>): Promise<number> => {
   const start = performance.now();
@@ -153,39 +151,6 @@ async function warmStarts(sandboxes: Sandboxes): Promise<void> {
   ]);
 }
 
-/** What another user's runs take while fifty programs do their worst. */
-async function underAttack(sandboxes: Sandboxes): Promise<void> {
-  const others = async () => {
-    const times: number[] = [];
-    for (let round = 0; round < UNDER_ATTACK; round += 1)
-      times.push(await timed(() => run(sandboxes, ["true"])));
-    return times;
-  };
-  const alone = await others();
-  const siege = besiege(sandboxes, ATTACKERS, "bench");
-  let among: number[];
-  try {
-    await until(() => siege.started >= ATTACKERS);
-    // By then they have had what anybody gets at once.
-    await sleep(5000);
-    among = await others();
-  } finally {
-    await siege.stop();
-  }
-  const worst = percentile(alone, 0.99);
-  console.log(
-    `\nothers' runs beside ${ATTACKERS} hostile programs (${siege.limited} of ${siege.started} hit a limit)`,
-  );
-  printTable(
-    Object.entries({ alone, among }).map(([name, times]) => ({
-      name,
-      "p50 ms": median(times),
-      "p99 ms": percentile(times, 0.99),
-      "p99, of alone": percentile(times, 0.99) / worst,
-    })),
-  );
-}
-
 /** The run engine beside plain processes and bare bubblewrap, in one process, one after the other. */
 export async function benchRun(): Promise<void> {
   await using opened = await openForTest();
@@ -196,5 +161,5 @@ export async function benchRun(): Promise<void> {
   await warmStarts(sandboxes);
   await kills(sandboxes);
   await blocks(sandboxes);
-  await underAttack(sandboxes);
+  await benchCrowd(sandboxes);
 }

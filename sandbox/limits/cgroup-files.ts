@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { mkdir, readdir, readFile, rmdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -34,10 +35,19 @@ export async function write(directory: string, file: string, value: string | num
   await writeFile(join(directory, file), String(value));
 }
 
-/** A number from a file of `key value` lines; 0 where the line is missing. */
-export async function field(directory: string, file: string, key: string): Promise<number> {
-  const line = (await read(directory, file)).split("\n").find((text) => text.startsWith(`${key} `));
+/** The same at once. */
+export function readNow(directory: string, file: string): string {
+  return readFileSync(join(directory, file), "latin1").trim();
+}
+
+/** A number from `key value` lines; 0 where the line is missing. */
+export function fieldOf(text: string, key: string): number {
+  const line = text.split("\n").find((each) => each.startsWith(`${key} `));
   return Number(line?.slice(key.length + 1) ?? 0);
+}
+
+export async function field(directory: string, file: string, key: string): Promise<number> {
+  return fieldOf(await read(directory, file), key);
 }
 
 export async function pidsIn(directory: string): Promise<number[]> {

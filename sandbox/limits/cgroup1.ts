@@ -11,12 +11,21 @@ import {
   makeDirectories,
   pidsIn,
   read,
+  readNow,
   removeGroup,
   write,
 } from "./cgroup-files.ts";
-import { cpuMsOf, freezeGroup, killGroup } from "./cgroup2.ts";
-import { Credit, FIRST_WEIGHT } from "./credit.ts";
-import { CPU_PERIOD_US, type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
+import { cpuMsOf, groupSettled, holdGroup, killGroup, usageOf } from "./cgroup2.ts";
+import { FIRST_WEIGHT } from "./credit.ts";
+import {
+  type ControlGroup,
+  type ControlGroups,
+  CPU_PERIOD_US,
+  type GroupUse,
+  type LimitDriver,
+  OWN_PROCESSES,
+} from "./limits.ts";
+import { shareMachine } from "./shared.ts";
 
 const FREEZE_ATTEMPTS = 400;
 const FREEZE_WAIT_MS = 5;
@@ -33,7 +42,7 @@ interface Homes {
   cpuacct?: string;
 }
 
-async function setFreezer(group: string, state: "FROZEN" | "THAWED"): Promise<void> {
+async function freezerSettled(group: string, state: "FROZEN" | "THAWED"): Promise<void> {
   for (let attempt = 0; attempt < FREEZE_ATTEMPTS; attempt += 1) {
     // The kernel gives up on a group that forks while it freezes, so the state is asked for again.
     await write(group, "freezer.state", state);
@@ -43,23 +52,35 @@ async function setFreezer(group: string, state: "FROZEN" | "THAWED"): Promise<vo
   throw new Error(`the group did not become ${state} in time`);
 }
 
-async function setFrozen(groups: Homes, frozen: boolean): Promise<void> {
-  if (groups.core !== undefined) await freezeGroup(groups.core, frozen);
-  else if (groups.freezer !== undefined) await setFreezer(groups.freezer, frozen ? "FROZEN" : "THAWED");
+const freezerState = (held: boolean) => (held ? "FROZEN" : "THAWED");
+
+async function hold(groups: Homes, held: boolean): Promise<void> {
+  if (groups.core !== undefined) await holdGroup(groups.core, held);
+  else if (groups.freezer !== undefined) await write(groups.freezer, "freezer.state", freezerState(held));
+}
+
+async function settled(groups: Homes, held: boolean): Promise<void> {
+  if (groups.core !== undefined) await groupSettled(groups.core, held);
+  else if (groups.freezer !== undefined) await freezerSettled(groups.freezer, freezerState(held));
 }
 
 async function killAll(groups: Homes): Promise<void> {
   if (groups.core !== undefined) await killGroup(groups.core);
   else {
-    await setFrozen(groups, false);
+    await settled(groups, false);
     for (const pid of await pidsIn(groups.pids)) signal(pid, "SIGKILL");
   }
 }
 
-async function cpuMs(groups: Homes): Promise<number> {
+function cpuMs(groups: Homes): number {
   if (groups.core !== undefined) return cpuMsOf(groups.core);
-  return groups.cpuacct === undefined ? 0 : Number(await read(groups.cpuacct, "cpuacct.usage")) / 1e6;
+  // Mounted together with `cpu` as a rule.
+  const place = groups.cpuacct ?? groups.cpu;
+  return place === undefined ? 0 : Number(readNow(place, "cpuacct.usage")) / 1e6;
 }
+
+const use = (groups: Homes): GroupUse =>
+  groups.core === undefined ? { cpuMs: cpuMs(groups), waitedMs: 0 } : usageOf(groups.core);
 
 /** `weight` as control groups v2 count. */
 async function setWeight(groups: Homes, weight: number): Promise<void> {
@@ -68,11 +89,7 @@ async function setWeight(groups: Homes, weight: number): Promise<void> {
   }
 }
 
-function groupAt(groups: Homes): LimitGroup {
-  const credit = new Credit({
-    cpuMs: () => cpuMs(groups),
-    setWeight: (weight) => setWeight(groups, weight),
-  });
+function groupAt(groups: Homes): ControlGroup {
   const directories = Object.values(groups) as string[];
   return {
     join: directories.map((directory) => join(directory, "cgroup.procs")),
@@ -80,21 +97,22 @@ function groupAt(groups: Homes): LimitGroup {
     prlimit: [],
     attach: () => undefined,
     pids: () => pidsIn(groups.pids),
-    freeze: () => setFrozen(groups, true),
-    thaw: () => setFrozen(groups, false),
+    use: () => use(groups),
+    setWeight: (weight) => setWeight(groups, weight),
+    hold: (held) => hold(groups, held),
+    settled: (held) => settled(groups, held),
     killAll: () => killAll(groups),
     stats: async () => {
       const cached = await field(groups.memory, "memory.stat", "total_inactive_file");
       const used = Number(await read(groups.memory, "memory.usage_in_bytes"));
       const processes = (await pidsIn(groups.pids)).length;
-      return { memoryBytes: Math.max(0, used - cached), cpuMs: await cpuMs(groups), processes };
+      return { memoryBytes: Math.max(0, used - cached), cpuMs: cpuMs(groups), processes };
     },
     hits: async () => ({
       memory: await field(groups.memory, "memory.oom_control", "oom_kill"),
       processes: await field(groups.pids, "pids.events", "max"),
     }),
     remove: async () => {
-      credit.stop();
       await Promise.all(directories.map(removeGroup));
     },
   };
@@ -145,13 +163,14 @@ export async function openCgroup1(instance: string): Promise<LimitDriver> {
   const close = async () => {
     await Promise.all((Object.values(homes) as string[]).map(removeGroup));
   };
-  const driver: LimitDriver = {
+  const all: ControlGroups = {
     async create(name, limits) {
       const groups = below(homes, name);
       await Promise.all((Object.values(groups) as string[]).map((directory) => mkdir(directory)));
       await setLimits(groups, limits);
       return groupAt(groups);
     },
+    cpuMs: () => cpuMs(homes),
     close,
   };
   try {
@@ -161,8 +180,8 @@ export async function openCgroup1(instance: string): Promise<LimitDriver> {
       await write(families.cpu, "cpu.shares", GROUP_SHARES * availableParallelism());
     }
     const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
-    await (await driver.create("trial", trial)).remove();
-    return driver;
+    await (await all.create("trial", trial)).remove();
+    return shareMachine(all);
   } catch (error) {
     await close();
     throw error;

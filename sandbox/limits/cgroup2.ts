@@ -7,22 +7,33 @@ import {
   cgroupMounts,
   FAMILY,
   field,
+  fieldOf,
   makeDirectories,
   ownPath,
   pidsIn,
   read,
+  readNow,
   removeGroup,
   write,
 } from "./cgroup-files.ts";
-import { Credit, FIRST_WEIGHT } from "./credit.ts";
-import { CPU_PERIOD_US, type LimitDriver, type LimitGroup, OWN_PROCESSES } from "./limits.ts";
+import { FIRST_WEIGHT } from "./credit.ts";
+import {
+  type ControlGroup,
+  type ControlGroups,
+  CPU_PERIOD_US,
+  type GroupUse,
+  type LimitDriver,
+  OWN_PROCESSES,
+} from "./limits.ts";
+import { shareMachine } from "./shared.ts";
 
 const FREEZE_ATTEMPTS = 400;
 const FREEZE_WAIT_MS = 5;
 
 /** Files of the v2 core, there without any controller: also what a hybrid v1 machine offers. */
-export async function freezeGroup(group: string, frozen: boolean): Promise<void> {
-  await write(group, "cgroup.freeze", frozen ? 1 : 0);
+export const holdGroup = (group: string, held: boolean) => write(group, "cgroup.freeze", held ? 1 : 0);
+
+export async function groupSettled(group: string, frozen: boolean): Promise<void> {
   for (let attempt = 0; attempt < FREEZE_ATTEMPTS; attempt += 1) {
     if ((await field(group, "cgroup.events", "frozen")) === Number(frozen)) return;
     await sleep(FREEZE_WAIT_MS);
@@ -39,7 +50,20 @@ export async function killGroup(group: string): Promise<void> {
   }
 }
 
-export const cpuMsOf = async (group: string) => (await field(group, "cpu.stat", "usage_usec")) / 1000;
+export const cpuMsOf = (group: string) => fieldOf(readNow(group, "cpu.stat"), "usage_usec") / 1000;
+
+export function usageOf(group: string): GroupUse {
+  return { cpuMs: cpuMsOf(group), waitedMs: waitedMsOf(group) };
+}
+
+/** Kernels need not account for pressure. */
+function waitedMsOf(group: string): number {
+  try {
+    return Number(/^some .*total=(\d+)/.exec(readNow(group, "cpu.pressure"))?.[1] ?? 0) / 1000;
+  } catch {
+    return 0;
+  }
+}
 
 /** Memory in use that could not be dropped at once: cached files do not count. */
 async function workingSet(group: string): Promise<number> {
@@ -52,33 +76,28 @@ async function setWeight(group: string, weight: number): Promise<void> {
   await write(group, "cpu.weight", weight).catch(() => undefined);
 }
 
-function groupAt(group: string): LimitGroup {
-  const credit = new Credit({
-    cpuMs: () => cpuMsOf(group),
-    setWeight: (weight) => setWeight(group, weight),
-  });
+function groupAt(group: string): ControlGroup {
   return {
     join: [join(group, "cgroup.procs")],
     watched: false,
     prlimit: [],
     attach: () => undefined,
     pids: () => pidsIn(group),
-    freeze: () => freezeGroup(group, true),
-    thaw: () => freezeGroup(group, false),
+    use: () => usageOf(group),
+    setWeight: (weight) => setWeight(group, weight),
+    hold: (held) => holdGroup(group, held),
+    settled: (held) => groupSettled(group, held),
     killAll: () => killGroup(group),
     stats: async () => ({
       memoryBytes: await workingSet(group),
-      cpuMs: await cpuMsOf(group),
+      cpuMs: cpuMsOf(group),
       processes: (await pidsIn(group)).length,
     }),
     hits: async () => ({
       memory: await field(group, "memory.events", "oom_kill"),
       processes: await field(group, "pids.events", "max"),
     }),
-    remove: () => {
-      credit.stop();
-      return removeGroup(group);
-    },
+    remove: () => removeGroup(group),
   };
 }
 
@@ -128,21 +147,22 @@ async function driverAt(base: string, instance: string, root: number): Promise<L
   const home = join(family, instance);
   await makeDirectories(family, home);
   for (const directory of [family, home]) await delegate(directory, new Set());
-  const driver: LimitDriver = {
+  const groups: ControlGroups = {
     async create(name, limits) {
       const group = join(home, name);
       await mkdir(group);
       await setLimits(group, limits);
       return groupAt(group);
     },
+    cpuMs: () => cpuMsOf(home),
     close: () => removeGroup(home),
   };
   try {
     const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
-    await (await driver.create("trial", trial)).remove();
-    return driver;
+    await (await groups.create("trial", trial)).remove();
+    return shareMachine(groups);
   } catch (error) {
-    await driver.close();
+    await groups.close();
     throw error;
   }
 }

@@ -22,6 +22,8 @@ export interface LimitGroup {
   pids(): Promise<number[]>;
   freeze(): Promise<void>;
   thaw(): Promise<void>;
+  /** Somebody waits for what it does next: where it has to wait for others, it does not any longer than need be. */
+  rouse(): void;
   /** SIGKILL to all, frozen ones included. */
   killAll(): Promise<void>;
   stats(): Promise<SandboxStats>;
@@ -30,9 +32,46 @@ export interface LimitGroup {
   remove(): Promise<void>;
 }
 
+/** For whom a sandbox is, and until when they want it. */
+export interface LimitRequest {
+  /** Whose credit it takes from: all sandboxes of one owner have one. */
+  owner: string;
+  /** Ends the wait for a turn to start. */
+  signal: AbortSignal;
+}
+
 /** One way of enforcing limits: the best that this machine gives us. */
 export interface LimitDriver {
-  create(name: string, limits: SandboxLimits): Promise<LimitGroup>;
+  /** Throws AppError Cancelled when `signal` aborts before there is a group. */
+  create(name: string, limits: SandboxLimits, request: LimitRequest): Promise<LimitGroup>;
+  close(): Promise<void>;
+}
+
+/** What a group has had so far, in ms. */
+export interface GroupUse {
+  /** CPU time. */
+  cpuMs: number;
+  /** Time in which a process of it could have run, and waited for the CPU; 0 where the kernel does not tell. */
+  waitedMs: number;
+}
+
+/** A control group before it is known who runs when: see `shared.ts`. */
+export interface ControlGroup extends Omit<LimitGroup, "freeze" | "thaw" | "rouse"> {
+  /** Read at once: it takes the kernel a moment, and whoever else waits for the kernel must not delay it. */
+  use(): GroupUse;
+  /** As control groups v2 count. */
+  setWeight(weight: number): Promise<void>;
+  /** Ask the kernel to stop all processes on their way out of it, or to let them go on. */
+  hold(held: boolean): Promise<void>;
+  /** Wait until all have stopped, or go on. */
+  settled(held: boolean): Promise<void>;
+}
+
+/** Control groups of one hierarchy, or of one set of them. */
+export interface ControlGroups {
+  create(name: string, limits: SandboxLimits): Promise<ControlGroup>;
+  /** CPU time that all groups have used so far, removed ones included, in ms; read at once. */
+  cpuMs(): number;
   close(): Promise<void>;
 }
 

@@ -80,6 +80,9 @@ class TreeGroup implements LimitGroup {
     for (const info of stopped) if (isRunning(info)) signal(info.pid, "SIGCONT");
   }
 
+  /** It never waits. */
+  rouse(): void {}
+
   async killAll(): Promise<void> {
     for (const { pid } of this.#tree()) signal(pid, "SIGKILL");
   }

@@ -69,7 +69,8 @@ export function besiege(sandboxes: Sandboxes, count: number, mark: string): Sieg
       const slot = await sandboxes.slots.acquire();
       try {
         const limits = { memoryBytes: 64 * MIB, processes: 10, tmpBytes: 4 * MIB };
-        const spec = await attackSpec({ ...attack, limits, env: { mark } }, slot);
+        const owner = `${mark}-${index}`;
+        const spec = { ...(await attackSpec({ ...attack, limits, env: { mark } }, slot)), owner };
         // As users start them: what they write is read, kept up to a limit, and no faster than need be.
         const options = { outputBytes: OUTPUT_BYTES, timeoutMs: TIMEOUT_MS };
         const command = await unlessBusy(() => startCommand(sandboxes, spec, options));

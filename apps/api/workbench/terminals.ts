@@ -49,11 +49,14 @@ export class Terminals {
     try {
       place = await Workplace.open(this.#deps, caller, params, signal);
       const { columns, rows, command, args } = params;
-      const terminal = await this.#deps.sandboxes.run.startTerminal({
-        ...place.spec("terminal"),
-        size: { cols: columns, rows },
-        ...(command === undefined ? {} : { argv: [command, ...args] }),
-      });
+      const terminal = await this.#deps.sandboxes.run.startTerminal(
+        {
+          ...place.spec("terminal"),
+          size: { cols: columns, rows },
+          ...(command === undefined ? {} : { argv: [command, ...args] }),
+        },
+        signal,
+      );
       if (signal.aborted) {
         // Whoever asked has been told that it took too long.
         await terminal.kill();

@@ -35,13 +35,13 @@ export class Workplace {
   /** `host:port` that the program tried to reach and was not allowed to. */
   readonly refusedHosts: readonly string[];
   readonly #deps: WorkplaceDeps;
-  readonly #request: PlaceRequest;
+  readonly #request: PlaceRequest & { readonly user_id: string };
   readonly #network: NetworkAccess | undefined;
   #guard: DiskGuard | undefined;
 
   private constructor(
     deps: WorkplaceDeps,
-    request: PlaceRequest,
+    request: PlaceRequest & { readonly user_id: string },
     use: WorkspaceUse,
     network: NetworkAccess | undefined,
     refused: string[],
@@ -68,7 +68,7 @@ export class Workplace {
       const { slot } = use.workspace;
       const network =
         rules === null ? undefined : await deps.grants.open(slot, rules, (host) => void refused.push(host));
-      return new Workplace(deps, request, use, network, refused);
+      return new Workplace(deps, { ...request, user_id: owner.user_id }, use, network, refused);
     } catch (error) {
       use.release();
       throw error;
@@ -86,7 +86,7 @@ export class Workplace {
       tmpBytes: TMP_BYTES,
       processes,
     };
-    const { cwd, env } = this.#request;
+    const { cwd, env, user_id } = this.#request;
     return withNode({
       name,
       env: { HOME: INSIDE.home, ...this.#network?.env, ...env },
@@ -97,6 +97,7 @@ export class Workplace {
       ],
       limits: cpus > 0 ? { ...limits, cpus } : limits,
       slot,
+      owner: user_id,
       ...(this.#network === undefined ? {} : { bridge: this.#network.bridge }),
     });
   }

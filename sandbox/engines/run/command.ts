@@ -244,6 +244,6 @@ export function startCommand(
 ): Promise<Command> {
   return operation("run", "command", { bridge: spec.bridge !== undefined }, async () => {
     checkOptions(options);
-    return new RunningCommand(await host.start(spec), options);
+    return new RunningCommand(await host.start(spec, options.signal), options);
   });
 }

@@ -73,6 +73,8 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   readonly #open = new Map<RunTree, Slot>();
   readonly #running = new Set<RunProcess>();
   readonly #terminals = new Set<RunTerminal>();
+  /** Starts that wait for their turn. */
+  readonly #waiting = new Map<AbortController, Slot>();
   #count = 0;
   #closed = false;
 
@@ -101,11 +103,12 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   /**
    * Start a program. It runs when this resolves; what is wrong with the program itself (no such file) shows
    * as exit code 1 or 127 and a line on stderr. Throws AppError InvalidParams for a spec that could not be isolated
-   * safely, NotFound for a missing mount source, EngineUnavailable when no sandbox can be made.
+   * safely, NotFound for a missing mount source, EngineUnavailable when no sandbox can be made, Cancelled when `signal`
+   * aborts (or the slot is released) while it waits for its turn on a busy machine.
    */
-  start(spec: SandboxSpec): Promise<SandboxProcess> {
+  start(spec: SandboxSpec, signal?: AbortSignal): Promise<SandboxProcess> {
     return operation(this.name, "start", { bridge: spec.bridge !== undefined }, async () =>
-      this.#keep(this.#running, spec.slot, new RunProcess(await this.#start(spec, null))),
+      this.#keep(this.#running, spec.slot, new RunProcess(await this.#start(spec, null, signal))),
     );
   }
 
@@ -113,17 +116,18 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
    * Start a shell, or another program, in a terminal. Throws as `start` does, and AppError EngineUnavailable where
    * there is no package for terminals on this platform.
    */
-  startTerminal(spec: TerminalSpec): Promise<SandboxTerminal> {
+  startTerminal(spec: TerminalSpec, signal?: AbortSignal): Promise<SandboxTerminal> {
     return operation(this.name, "terminal", { bridge: spec.bridge !== undefined }, async () => {
       checkSize(spec.size);
       need("setsid");
-      const started = await this.#start({ ...spec, ...terminalProgram(spec) }, spec.size);
+      const started = await this.#start({ ...spec, ...terminalProgram(spec) }, spec.size, signal);
       return this.#keep(this.#terminals, spec.slot, new RunTerminal(started));
     });
   }
 
   /** End every sandbox of one slot, or all. */
   async endAll(slot?: Slot): Promise<void> {
+    for (const [waiting, owner] of this.#waiting) if (slot === undefined || owner === slot) waiting.abort();
     const theirs = [...this.#open].filter(([, owner]) => slot === undefined || owner === slot);
     await Promise.all(theirs.map(([tree]) => tree.kill()));
     for (const [tree] of theirs) this.#open.delete(tree);
@@ -142,15 +146,18 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
     return tree;
   }
 
-  async #start(spec: SandboxSpec, terminal: TerminalSize | null): Promise<RunTreeInput> {
+  async #start(
+    spec: SandboxSpec,
+    terminal: TerminalSize | null,
+    signal?: AbortSignal,
+  ): Promise<RunTreeInput> {
     if (this.#closed) throw new AppError("Unavailable", "The sandbox is shutting down.");
     checkSpec(spec);
     const socat = spec.bridge === undefined ? "" : need("socat");
     const programs = { bwrap: need("bwrap"), prlimit: need("prlimit"), socat };
     const mounts = await Promise.all(spec.mounts.map((mount) => this.#resolveMount(mount, spec.slot)));
     if (spec.bridge !== undefined) await this.#openBridge(spec.bridge.socketPath, spec.slot);
-    this.#count += 1;
-    const group = await this.#input.limits().create(`${spec.name}-${this.#count}`, spec.limits);
+    const group = await this.#limit(spec, signal);
     try {
       const launched = await this.#launch({ ...spec, mounts }, terminal, programs, group);
       const { launcher, log } = this.#input;
@@ -159,6 +166,19 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
       await group.killAll().catch(() => undefined);
       await group.remove().catch(() => undefined);
       throw error;
+    }
+  }
+
+  async #limit({ name, limits, slot, owner }: SandboxSpec, signal?: AbortSignal): Promise<LimitGroup> {
+    const waiting = new AbortController();
+    const either = signal === undefined ? waiting.signal : AbortSignal.any([waiting.signal, signal]);
+    this.#waiting.set(waiting, slot);
+    this.#count += 1;
+    try {
+      const request = { owner: owner ?? slot.dir, signal: either };
+      return await this.#input.limits().create(`${name}-${this.#count}`, limits, request);
+    } finally {
+      this.#waiting.delete(waiting);
     }
   }
 

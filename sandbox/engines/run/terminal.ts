@@ -60,6 +60,7 @@ export class RunTerminal extends RunTree implements SandboxTerminal {
       });
     }
     if (this.#socket.writable) this.#socket.write(input);
+    this.rouse();
   }
 
   resize(size: TerminalSize): void {

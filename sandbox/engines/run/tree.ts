@@ -100,6 +100,7 @@ export abstract class RunTree implements SandboxTree {
   signalProcess(pid: number, name: NodeJS.Signals): Promise<void> {
     return operation("run", "signal", { signal: name }, async () => {
       const target = (await this.#inmates()).find(({ inside }) => inside === pid);
+      this.rouse();
       // The number was looked up with the start time in this same turn, and the kernel gives numbers in a circle.
       if (target !== undefined && isRunning(target.info) && signal(target.info.pid, name)) return;
       throw new AppError("NotFound", `There is no process ${pid} in this sandbox.`, {
@@ -110,6 +111,7 @@ export abstract class RunTree implements SandboxTree {
 
   signal(name: NodeJS.Signals): Promise<number> {
     return operation("run", "signal", { signal: name }, async () => {
+      this.rouse();
       await this.#untilGone(() => !this.#begun && isRunning(this.#init) && this.#hasNotBegun());
       const inmates = await this.#inmates();
       const program = inmates.find(({ inside }) => inside === PROGRAM_INSIDE_PID);
@@ -165,6 +167,11 @@ export abstract class RunTree implements SandboxTree {
       if (outcome === "late") throw stillAlive(this.name);
     }
     this.dropStreams();
+  }
+
+  /** Whoever waits for what it does next does not wait for others' programs longer than need be. */
+  protected rouse(): void {
+    if (!this.#gone) this.#input.group.rouse();
   }
 
   /** Which process group `signal` means. */
