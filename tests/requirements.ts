@@ -20,6 +20,8 @@ export const CLAIMED = {
   "OC-5": "the page: sign in, status, live streaming, readable errors",
   "OC-6": "environment names of the OpenCode plan",
   "OC-7": "errors in the stream; a client that leaves ends its run",
+  "AG-1": "six agents with prompts, tools, permissions, context and validation of their own, by two runners",
+  "AG-2": "queue with priorities, parallel agents, conflicts resolved, five states, rollback",
   "AG-3": "agent.dispatch, status, cancel, list, history",
   "SB-fs": "fs.* over the project store without escape, with quotas",
   "SB-run": "run.exec, run.stream, run.kill with limits and an isolated environment",

@@ -81,6 +81,9 @@ export const de: Dictionary = {
     starting: "Der Agent startet …",
     valid: "Das Ergebnis wurde geprüft (Runde {{round}})",
     invalid: "Das Ergebnis wurde abgelehnt (Runde {{round}})",
+    pause: "Anhalten",
+    resume: "Weiter",
+    network: "Darf {{hosts}} erreichen",
     noFindings: "Die Prüfung hat nichts gefunden.",
   },
   severity: { critical: "Kritisch", high: "Hoch", medium: "Mittel", low: "Niedrig", info: "Hinweis" },
@@ -90,6 +93,8 @@ export const de: Dictionary = {
     memory_threshold_exceeded: "der Arbeitsspeicher ist knapp",
     disk_threshold_exceeded: "der Plattenplatz ist knapp",
     rate_limit_exceeded: "zwischen zwei Aufträgen liegt eine Pause",
+    paused: "angehalten",
+    waits_for_step: "ein früherer Schritt des Plans kommt zuerst",
   },
   change: {
     title: "Änderung",

@@ -82,6 +82,9 @@ export const en = {
     starting: "The agent starts …",
     valid: "The result was checked (round {{round}})",
     invalid: "The result was refused (round {{round}})",
+    pause: "Pause",
+    resume: "Go on",
+    network: "May reach {{hosts}}",
     noFindings: "The audit found nothing.",
   },
   severity: { critical: "Critical", high: "High", medium: "Medium", low: "Low", info: "Note" },
@@ -91,6 +94,8 @@ export const en = {
     memory_threshold_exceeded: "the machine is short of memory",
     disk_threshold_exceeded: "the machine is short of disk space",
     rate_limit_exceeded: "there is a pause between two tasks",
+    paused: "paused",
+    waits_for_step: "an earlier step of its plan comes first",
   },
   change: {
     title: "Change",

@@ -36,7 +36,7 @@ export function Task({ task, revision, startOpen, onEnded, onDecided }: TaskProp
         <div>
           <p className="prompt">{task.prompt}</p>
           <small className="muted">
-            {task.agent} · {task.model} · {dateTime(task.created_at, i18n.language)}
+            {task.agent} ({task.runner}) · {task.model} · {dateTime(task.created_at, i18n.language)}
           </small>
         </div>
         {!open && (
@@ -76,6 +76,10 @@ function OpenTask({ task, revision, onEnded, onDecided }: Omit<TaskProps, "start
             {t("task.cancel")}
           </button>
         )}
+        {!log.done && log.lastSeq > 0 && <PauseButton taskId={task.task_id} paused={task.paused === true} />}
+        {task.network !== undefined && task.network.length > 0 && (
+          <Badge tone="warn">{t("task.network", { hosts: task.network.join(", ") })}</Badge>
+        )}
       </div>
       <ErrorNote error={cancel.error} />
       <Output log={log} />
@@ -95,6 +99,24 @@ function OpenTask({ task, revision, onEnded, onDecided }: Omit<TaskProps, "start
       {log.done && log.state === "completed" && log.changeId === undefined && (
         <p className="muted">{t("task.noChange")}</p>
       )}
+    </>
+  );
+}
+
+/** Holds a task, or lets it go on. */
+function PauseButton({ taskId, paused: pausedAtFirst }: { taskId: string; paused: boolean }) {
+  const { t } = useTranslation();
+  const [paused, setPaused] = useState(pausedAtFirst);
+  const change = useAction(async () => {
+    const method = paused ? "agent.resume" : "agent.pause";
+    setPaused((await client.call(method, { task_id: taskId })).paused);
+  });
+  return (
+    <>
+      <button type="button" className="quiet" disabled={change.busy} onClick={() => change.run()}>
+        {t(paused ? "task.resume" : "task.pause")}
+      </button>
+      <ErrorNote error={change.error} />
     </>
   );
 }
