@@ -15,18 +15,21 @@ import {
 import { isSummary } from "./summary.ts";
 
 const paths = fc.constantFrom("a.ts", "src/b.ts", "ä.md");
+/** Long ones are repeated: making each letter of them anew takes its time. */
+const text = fc
+  .tuple(fc.string({ unit: "grapheme", maxLength: 20 }), fc.nat(150))
+  .map(([part, times]) => part.repeat(times));
 const call = (id: string) =>
   fc
     .oneof(
       paths.map((filePath) => ({ name: "read", arguments: JSON.stringify({ filePath }) })),
-      fc.tuple(paths, fc.string({ maxLength: 1200 })).map(([filePath, content]) => ({
+      fc.tuple(paths, text).map(([filePath, content]) => ({
         name: "write",
         arguments: JSON.stringify({ filePath, content }),
       })),
       fc.constant({ name: "bash", arguments: "{}" }),
     )
     .map((wanted) => ({ id, type: "function" as const, function: wanted }));
-const text = fc.oneof(fc.string({ maxLength: 60 }), fc.string({ unit: "grapheme", maxLength: 3000 }));
 
 /** A session as a loop makes it: a prompt, answers with their calls and outcomes, and further words of the user. */
 const session: fc.Arbitrary<Message[]> = fc
@@ -43,7 +46,7 @@ const session: fc.Arbitrary<Message[]> = fc
       },
       { weight: 1, arbitrary: text },
     ),
-    { maxLength: 25 },
+    { maxLength: 25, size: "max" },
   )
   .map((turns) => {
     const messages: Message[] = [
