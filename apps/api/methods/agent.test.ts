@@ -31,9 +31,20 @@ const end = async (state: "completed" | "failed", more = {}) => {
 };
 
 describe("[AG-3] agent.*", () => {
-  it("agent.list names agents and their runners", async () => {
+  it("agent.list tells who they are, what runs them and what they may do", async () => {
     const { agents } = await ada.client.call("agent.list", {});
-    expect(agents).toEqual([{ name: "CodeAgent", description: expect.any(String), runners: ["opencode"] }]);
+    expect(agents.find(({ name }) => name === "CodeAgent")).toEqual({
+      name: "CodeAgent",
+      description: expect.any(String),
+      runners: ["native", "opencode"],
+      permissions: { edit: true, bash: true, network: true },
+      repair_rounds: expect.any(Number),
+    });
+    expect(agents.find(({ name }) => name === "SecurityAgent")?.permissions).toEqual({
+      edit: false,
+      bash: false,
+      network: false,
+    });
   });
 
   it("a task is dispatched, waits, runs, ends, and tells so", async () => {
@@ -49,7 +60,7 @@ describe("[AG-3] agent.*", () => {
       state: "running",
       attempt: 1,
       agent: "CodeAgent",
-      runner: "opencode",
+      runner: "native",
       model: "demo",
     });
     expect(running.position).toBeUndefined();
@@ -152,8 +163,10 @@ describe("[AG-3] what is not dispatched, and changes nothing", () => {
       code: "InvalidParams",
       details: { hint: 'Did you mean "CodeAgent"?', issues: [{ path: "params.agent" }] },
     });
-    await refused({ agent: "zzz" }).toMatchObject({ details: { hint: "Known: CodeAgent." } });
-    await refused({ runner: "native" as "opencode" }).toMatchObject({ code: "InvalidParams" });
+    await refused({ agent: "zzz" }).toMatchObject({
+      details: { hint: expect.stringMatching(/^Known: CodeAgent, /) },
+    });
+    await refused({ runner: "bash" as "opencode" }).toMatchObject({ code: "InvalidParams" });
   });
 
   it("projects that are not there, or somebody else's", async () => {

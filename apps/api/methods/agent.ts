@@ -1,20 +1,20 @@
-import { agents, findAgent } from "#agents";
+import { agents } from "#agents";
 import type { TaskRow } from "#database";
-import { resolveProvider } from "#database/accounts/provider-resolution.ts";
 import { getOwnProject } from "#database/projects/index.ts";
 import {
-  enqueueTask,
-  findByKey,
+  type Canceller,
+  getPlan,
   getTask,
   listTasks,
-  queueView,
+  pauseTask,
   requestCancel,
-  usageOf,
+  requestCancelPlan,
+  resumeTask,
 } from "#database/queue/index.ts";
-import { newId } from "#platform/ids.ts";
-import { AppError, isTerminal, type MethodParams, type TaskView } from "#schemas";
+import { AppError, type MethodParams } from "#schemas";
 import { type Context, connectionOf, type HandlersOf } from "../handler.ts";
-import { nearest } from "../rpc/suggest.ts";
+import { dispatch, wrongParam } from "./agent-dispatch.ts";
+import { planSummary, planView, taskViews } from "./agent-views.ts";
 
 export const agentHandlers: HandlersOf<"agent."> = {
   "agent.dispatch": dispatch,
@@ -26,14 +26,24 @@ export const agentHandlers: HandlersOf<"agent."> = {
     return view;
   },
 
-  "agent.cancel": async ({ caller, database }, { task_id }) => {
-    const by = caller.role === "admin" ? "admin" : { user_id: caller.user_id };
-    const { state } = await requestCancel(database.db, by, task_id);
-    return { task_id, state };
-  },
+  "agent.plan": async (context, { plan_id }) =>
+    planView(context, await getPlan(context.database.db, plan_id, context.caller.user_id)),
+
+  "agent.cancel": cancel,
+
+  "agent.pause": async ({ caller, database }, { task_id }) =>
+    pausedView(await pauseTask(database.db, caller.user_id, task_id)),
+
+  "agent.resume": async ({ caller, database }, { task_id }) =>
+    pausedView(await resumeTask(database.db, caller.user_id, task_id)),
 
   "agent.list": async () => ({
-    agents: agents.map(({ name, description, runners }) => ({ name, description, runners: [...runners] })),
+    agents: agents.map(({ name, description, runners, setup, repairRounds }) => {
+      const { edit, bash } = setup.permission;
+      // What reaches a host are the programs it runs.
+      const permissions = { edit: edit === "allow", bash: bash === "allow", network: bash === "allow" };
+      return { name, description, runners: [...runners], permissions, repair_rounds: repairRounds };
+    }),
   }),
 
   "agent.history": async (context, { project_id, state, cursor, limit }) => {
@@ -59,114 +69,23 @@ export const agentHandlers: HandlersOf<"agent."> = {
   },
 };
 
-async function dispatch(context: Context, params: MethodParams<"agent.dispatch">) {
-  const { caller, database, config, secrets } = context;
-  const { project_id, prompt, model, priority, idempotency_key } = params;
-  const { agent, runner } = agentAndRunner(params);
-  const wanted = { agent, runner, project_id, prompt, model };
-  if (idempotency_key !== undefined) {
-    // A repeat gets the first answer, also when the project or the key of the provider has gone since.
-    const known = await findByKey(database.db, caller.user_id, idempotency_key);
-    if (known !== undefined) return repeated(context, known, wanted);
+async function cancel({ caller, database }: Context, { task_id, plan_id }: MethodParams<"agent.cancel">) {
+  const by: Canceller = caller.role === "admin" ? "admin" : { user_id: caller.user_id };
+  if (task_id !== undefined && plan_id === undefined) {
+    const { state } = await requestCancel(database.db, by, task_id);
+    return { task_id, state };
   }
-  await getOwnProject(database.db, project_id, caller.user_id);
-  // Refused now rather than after a wait in the queue; the run itself resolves again.
-  await resolveProvider(database.db, { secrets, provider: config.provider, user_id: caller.user_id, model });
-  const { task, created } = await database.transaction((trx) =>
-    enqueueTask(trx, {
-      id: newId("task"),
-      user_id: caller.user_id,
-      ...wanted,
-      priority,
-      max_attempts: config.queue.attempts,
-      budget: config.billing.taskBudget,
-      pendingLimit: config.queue.pendingPerUser,
-      idempotency_key,
-    }),
-  );
-  if (!created) return repeated(context, task, wanted);
-  context.log.info({ task_id: task.id }, "task queued");
-  return queued(context, task);
-}
-
-async function queued(context: Context, task: TaskRow) {
-  return { task_id: task.id, state: task.state, ...(await placeOf(context, task)) };
-}
-
-/** The first task of an idempotency key. @throws AppError Conflict when it was for something else. */
-function repeated(context: Context, task: TaskRow, wanted: Partial<TaskRow>) {
-  refuseOtherTask(task, wanted);
-  return queued(context, task);
-}
-
-function agentAndRunner(params: MethodParams<"agent.dispatch">): { agent: string; runner: string } {
-  const agent = findAgent(params.agent);
-  if (agent === undefined) {
-    const names = agents.map(({ name }) => name);
-    const meant = nearest(params.agent, names);
-    const hint = meant === undefined ? `Known: ${names.join(", ")}.` : `Did you mean "${meant}"?`;
-    throw wrongParam("params.agent", `There is no agent "${params.agent}".`, hint);
+  if (plan_id !== undefined && task_id === undefined) {
+    return planSummary(plan_id, await requestCancelPlan(database.db, by, plan_id));
   }
-  const runner = params.runner ?? agent.runners[0];
-  if (!agent.runners.includes(runner)) {
-    throw wrongParam("params.runner", `${agent.name} cannot be run by ${runner}.`, agent.runners.join(", "));
-  }
-  return { agent: agent.name, runner };
+  throw wrongParam("params", "Give either task_id or plan_id.", "One of the two.");
 }
 
-function wrongParam(path: string, message: string, hint: string): AppError {
-  return new AppError("InvalidParams", message, { hint, issues: [{ path, message }] });
-}
-
-/** A key used again for something else is a mistake of the caller's that must not look like success. */
-function refuseOtherTask(task: TaskRow, wanted: Partial<TaskRow>): void {
-  const different = Object.entries(wanted).some(([name, value]) => task[name as keyof TaskRow] !== value);
-  if (!different) return;
-  throw new AppError("Conflict", "This idempotency key belongs to a task with other params.", {
-    hint: "Use a new key for a new task.",
-    task_id: task.id,
-  });
+function pausedView({ id, state, paused_at }: TaskRow) {
+  return { task_id: id, state, paused: paused_at !== null };
 }
 
 /** Prompts and results are their owner's alone: an administrator may end a task, not read it. */
 function ownTask({ caller, database }: Context, task_id: string): Promise<TaskRow> {
   return getTask(database.db, task_id, caller.user_id);
-}
-
-async function placeOf(context: Context, task: TaskRow) {
-  if (task.state !== "pending") return {};
-  return (await places(context, [task])).get(task.id) ?? {};
-}
-
-function places({ database, config }: Context, tasks: readonly TaskRow[]) {
-  const waiting = tasks.filter(({ state }) => state === "pending").map(({ id }) => id);
-  const { maxConcurrent, perUser, secondsBetweenRequests } = config.queue;
-  return queueView(database.db, waiting, {
-    capacity: maxConcurrent,
-    per_user: perUser,
-    seconds_between: secondsBetweenRequests,
-  });
-}
-
-/** Tasks as callers see them, with two statements however many they are. */
-async function taskViews(context: Context, tasks: readonly TaskRow[]): Promise<TaskView[]> {
-  const ids = tasks.map(({ id }) => id);
-  const [usage, place] = await Promise.all([usageOf(context.database.db, ids), places(context, tasks)]);
-  return tasks.map((task) => ({
-    task_id: task.id,
-    state: task.state,
-    ...place.get(task.id),
-    agent: task.agent,
-    runner: task.runner,
-    model: task.model,
-    project_id: task.project_id,
-    prompt: task.prompt,
-    attempt: task.attempt,
-    ...(task.change_id === null ? {} : { change_id: task.change_id }),
-    ...(task.error === null || !isTerminal(task.state) ? {} : { error: task.error }),
-    usage: usage.get(task.id) ?? { input_tokens: 0, output_tokens: 0, cost_microcredits: 0 },
-    created_at: task.created_at.toISOString(),
-    ...(task.started_at === null ? {} : { started_at: task.started_at.toISOString() }),
-    ...(task.finished_at === null ? {} : { finished_at: task.finished_at.toISOString() }),
-  }));
 }

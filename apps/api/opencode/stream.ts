@@ -105,6 +105,8 @@ async function start(context: Context, prompt: string, model: string): Promise<s
     project_id: id,
     prompt,
     model,
+    network: false,
+    may_plan: false,
     priority: 5,
   });
   return dispatched.task_id;

@@ -1,4 +1,4 @@
-import type { AdmissionReason, TaskEvent } from "#schemas";
+import type { TaskEvent, WaitReason } from "#schemas";
 
 /** Control characters besides tab and line feed would let a model rewrite the reader's terminal. */
 // biome-ignore lint/suspicious/noControlCharactersInRegex: they are what is taken out.
@@ -35,7 +35,7 @@ export class Transcript {
     }
   }
 
-  waiting(position: number, reason: AdmissionReason | undefined): string {
+  waiting(position: number, reason: WaitReason | undefined): string {
     return this.#line(`[Warteschlange: Platz ${position}${reason === undefined ? "" : `, ${reason}`}]`);
   }
 
