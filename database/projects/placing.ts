@@ -74,12 +74,18 @@ class Placing {
     const current = this.#sides.present(from);
     const file = { base, proposed, moved_from: from };
     const other = this.#sides.oursMoves.files.get(from);
+    if (other === to) {
+      this.#place({ ...file, path: to, current: this.#sides.present(to), now: to }, from, to);
+      return;
+    }
+    // What the project has at the new place is another file: then the place is in conflict, not the move.
+    if (this.#sides.present(to) !== null) return;
     if (other !== undefined) {
       const moved = { ...file, path: to, current: this.#sides.present(other), now: other };
-      this.#place(other === to ? moved : { ...moved, forced: "move_move" }, from, to);
+      this.#place({ ...moved, forced: "move_move" }, from, to);
     } else if (current === null) {
       this.#place({ ...file, path: to, current, now: to, forced: "delete_move" }, from, to);
-    } else if (!sameVersion(base, current) && this.#sides.present(to) === null) {
+    } else if (!sameVersion(base, current)) {
       const { directories } = this.#sides.oursMoves;
       this.#place({ ...file, path: this.#follow(to, directories), current, now: from }, from, to);
     }
@@ -88,7 +94,8 @@ class Placing {
   /** The project moved a file. */
   ourMove(from: string, to: string): void {
     const change = this.#theirs.get(from);
-    if (change === undefined || this.#done.has(from) || this.#theirs.has(to)) return;
+    const isMovedByBoth = this.#sides.theirsMoves.files.has(from);
+    if (change === undefined || isMovedByBoth || this.#theirs.has(to)) return;
     const file = { base: change.before, current: this.#sides.present(to), moved_from: from, now: to };
     if (change.after === null) {
       this.#place({ ...file, path: to, proposed: null, forced: "move_delete" }, from);

@@ -16,7 +16,7 @@ const MAX_COMPARED_BYTES = 1024 * 1024;
 /** Contents read to find moved and edited files, bytes; the rest are known again only unchanged. */
 const MAX_READ_BYTES = 16 * 1024 * 1024;
 /** Chunks looked up while comparing, about 0.2 s: past it the rest are known again only unchanged. */
-const MAX_LOOKUPS = 4_000_000;
+const MAX_LOOKUPS = 1_000_000;
 /** A line counts as so many characters at most at once, so that binary contents can be compared, too. */
 const MAX_CHUNK_CHARS = 64;
 
@@ -74,8 +74,14 @@ function pairEqual(
   };
 }
 
-/** A content's chunks and how many bytes each makes up of it, by the hex of the content's hash. */
-type Chunks = ReadonlyMap<string, ReadonlyMap<string, number>>;
+interface Chunked {
+  /** How many bytes each chunk makes up of the content. */
+  readonly parts: ReadonlyMap<string, number>;
+  /** All of them together. */
+  readonly weight: number;
+}
+/** Contents in chunks, by the hex of their hash. */
+type Chunks = ReadonlyMap<string, Chunked>;
 
 async function readChunks(db: Db, deleted: readonly Deleted[], added: readonly Added[]): Promise<Chunks> {
   const wanted = new Map<string, FileVersion>();
@@ -87,7 +93,7 @@ async function readChunks(db: Db, deleted: readonly Deleted[], added: readonly A
     if (total > MAX_READ_BYTES) break;
     wanted.set(name, version);
   }
-  const chunks = new Map<string, ReadonlyMap<string, number>>();
+  const chunks = new Map<string, Chunked>();
   for (const batch of batches(wanted.values())) {
     const contents = await readBlobs(
       db,
@@ -99,15 +105,17 @@ async function readChunks(db: Db, deleted: readonly Deleted[], added: readonly A
 }
 
 /** Lines, or parts of long ones; how a line ends makes no difference. */
-function chunksOf(content: Buffer): Map<string, number> {
-  const chunks = new Map<string, number>();
+function chunksOf(content: Buffer): Chunked {
+  const parts = new Map<string, number>();
+  let weight = 0;
   for (const line of content.toString("latin1").split(/\r?\n/)) {
     for (let at = 0; at === 0 || at < line.length; at += MAX_CHUNK_CHARS) {
       const chunk = line.slice(at, at + MAX_CHUNK_CHARS);
-      chunks.set(chunk, (chunks.get(chunk) ?? 0) + chunk.length + 1);
+      parts.set(chunk, (parts.get(chunk) ?? 0) + chunk.length + 1);
+      weight += chunk.length + 1;
     }
   }
-  return chunks;
+  return { parts, weight };
 }
 
 function pairSimilar(
@@ -124,7 +132,7 @@ function pairSimilar(
     for (const { path: to, after } of added) {
       const is = chunks.get(after.blob_hash.toString("hex"));
       if (is === undefined || !areSizesNear(before.size, after.size)) continue;
-      lookups += was.size + is.size;
+      lookups += Math.min(was.parts.size, is.parts.size) + 1;
       if (lookups > MAX_LOOKUPS) break;
       const score = similarity(was, is);
       if (score >= MIN_SIMILARITY) pairs.push({ from, to, score, sameName: nameOf(from) === nameOf(to) });
@@ -144,17 +152,11 @@ function areSizesNear(one: number, other: number): boolean {
 }
 
 /** Bytes two contents have in common as a share of the larger. */
-function similarity(one: ReadonlyMap<string, number>, other: ReadonlyMap<string, number>): number {
-  const [few, many] = one.size <= other.size ? [one, other] : [other, one];
+function similarity(one: Chunked, other: Chunked): number {
+  const [few, many] = one.parts.size <= other.parts.size ? [one, other] : [other, one];
   let common = 0;
-  for (const [chunk, size] of few) common += Math.min(size, many.get(chunk) ?? 0);
-  return common / Math.max(weight(one), weight(other));
-}
-
-function weight(chunks: ReadonlyMap<string, number>): number {
-  let sum = 0;
-  for (const size of chunks.values()) sum += size;
-  return sum;
+  for (const [chunk, size] of few.parts) common += Math.min(size, many.parts.get(chunk) ?? 0);
+  return common / Math.max(one.weight, other.weight);
 }
 
 /** The last name of a path. */

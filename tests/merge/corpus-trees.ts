@@ -119,6 +119,12 @@ const moves: readonly Pair[] = [
     theirs: { "b.txt": null, "z.txt": b, "a.txt": text(A.with(3, "theirs")) },
   },
   {
+    name: "a directory moved into itself | its deeper half moved up to the same place",
+    base: { "d/x.txt": a, "d/deep/x.txt": b },
+    ours: { "d/x.txt": null, "d/deep/x.txt": null, "d/m/x.txt": a, "d/m/deep/x.txt": b },
+    theirs: { "d/deep/x.txt": null, "d/m/x.txt": b },
+  },
+  {
     name: "names swapped | one of them edited",
     base: { "a.txt": a, "b.txt": b },
     ours: { "a.txt": b, "b.txt": a },
