@@ -80,11 +80,7 @@ export class Workspace implements CollectSource {
    * Make the directory of request `id` and fill it with the project, and what lies over it.
    * @throws AppError NotFound when the project is gone; whatever the disk says.
    */
-  static async prepare(
-    db: Db,
-    place: WorkspacePlace,
-    request: WorkspaceRequest,
-  ): Promise<Workspace> {
+  static async prepare(db: Db, place: WorkspacePlace, request: WorkspaceRequest): Promise<Workspace> {
     const revision = request.revision ?? (await getProject(db, request.project_id)).head_revision;
     const tree = await readTree(db, request.project_id, revision);
     const isWithheld = request.agentConfig === true ? () => false : isAgentConfiguration;
