@@ -17,7 +17,7 @@ const REST_MS = 5;
 const RESTING_MS = 25;
 /** Who has waited longer goes first, whatever it had before. */
 export const LONGEST_WAIT_MS = 10_000;
-/** A start waits no longer for a seat. */
+/** A start waits no longer for a seat, but for the end of a hush. */
 export const LONGEST_START_MS = 5000;
 /** What counts as a turn, of its length. */
 const WHOLE = 0.7;
@@ -241,7 +241,7 @@ export class Turns {
     }
     for (const member of order) if (chosen.size < seats) chosen.add(member);
     for (const member of order) {
-      if (chosen.has(member) || isOverdue(member, now)) this.#letGo(member);
+      if (chosen.has(member) || (isOverdue(member, now) && !this.#hush.on)) this.#letGo(member);
       else this.#park(member, now);
     }
     this.#floorMs = Math.min(...[...wanting].map(({ account }) => account.ranMs));
