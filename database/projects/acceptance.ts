@@ -124,6 +124,7 @@ export async function previewAcceptance(db: Db, acceptance: Acceptance): Promise
   return { project, head_revision, moved: head_revision !== change.base_revision, files: changed };
 }
 
+/** The refusal of a second, different decision. */
 export function alreadyDecided(change: ChangeRow): AppError {
   const hint =
     change.state === "accepted"

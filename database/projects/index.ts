@@ -1,5 +1,10 @@
 /** The project store's face: every change is a revision, every path a key in a table. */
-export { type Acceptance, type AcceptancePreview, previewAcceptance } from "./acceptance.ts";
+export {
+  type Acceptance,
+  type AcceptancePreview,
+  alreadyDecided,
+  previewAcceptance,
+} from "./acceptance.ts";
 export { collectBlobs, hashContent, putBlobs, readBlobs, readContents, storeFiles } from "./blobs.ts";
 export { previewChange } from "./change-merge.ts";
 export {

@@ -18,6 +18,8 @@ export interface TaskExtras {
   readonly network?: readonly string[] | undefined;
   /** Its agent may make a plan of further steps. */
   readonly may_plan?: boolean | undefined;
+  /** The project's own configuration for agents' programs is let in. */
+  readonly agent_config?: boolean | undefined;
 }
 
 /** A task to be written down as it is. */
@@ -46,13 +48,14 @@ export async function insertTask(trx: Db, task: TaskToInsert): Promise<TaskRow> 
     WITH t AS (
       INSERT INTO tasks (id, user_id, project_id, agent, runner, model, prompt, priority, max_attempts,
         budget_microcredits, budget_left, idempotency_key, last_seq, plan_id, step, step_nth, blocked, continues,
-        context, builds_on, resolves, network, may_plan)
+        context, builds_on, resolves, network, may_plan, agent_config)
       VALUES (${task.id}, ${task.user_id}, ${task.project_id}, ${task.agent}, ${task.runner}, ${task.model},
         ${task.prompt}, ${task.priority}, ${task.max_attempts}, ${held}::bigint, ${held}::bigint,
         ${task.idempotency_key ?? null}, 1, ${place?.plan_id ?? null}, ${place?.step ?? null},
         ${place?.nth ?? null}, ${task.blocked ?? false}, ${task.continues ?? null},
         ${context === undefined ? null : toJsonb(context)}::jsonb, ${[...(task.builds_on ?? [])]}::text[],
-        ${task.resolves ?? null}, ${[...(task.network ?? [])]}::text[], ${task.may_plan ?? false})
+        ${task.resolves ?? null}, ${[...(task.network ?? [])]}::text[], ${task.may_plan ?? false},
+        ${task.agent_config ?? false})
       RETURNING *
     ), u AS (
       UPDATE users SET token_held = token_held + ${held}::bigint WHERE id = ${task.user_id}

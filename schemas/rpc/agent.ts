@@ -85,6 +85,7 @@ const taskView = z.object({
   /** Hosts its programs may reach. */
   network: z.array(z.string()).optional(),
   may_plan: z.literal(true).optional(),
+  agent_config: z.literal(true).optional(),
   /** Its ceiling, set aside when it was queued. */
   budget_microcredits: z.number().int(),
   change_id: idSchema.optional(),
@@ -132,7 +133,10 @@ export const agentMethods = {
       continues: idSchema.optional(),
       /** What the user looks at. */
       context: taskContextSchema.optional(),
+      /** For programs of the native runner. */
       network: networkSchema.default(false),
+      /** Let the project's own configuration for agents' programs in (OpenCode's plugins, tools, agents, servers). */
+      agent_config: z.boolean().default(false),
       /** Ceiling of what it may cost, of all steps of a plan together; not given: the server's. */
       budget_microcredits: z.number().int().min(1).optional(),
       /** The agent may make a plan of further steps, paid from the same budget. */

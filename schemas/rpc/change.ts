@@ -1,5 +1,7 @@
 import { z } from "zod";
+import { taskStateSchema } from "../events.ts";
 import { idSchema } from "../ids.ts";
+import { MAX_PROMPT_CHARS, runnerSchema } from "./agent.ts";
 import { conflictKindSchema, revertResultSchema } from "./conflict.ts";
 import { defineMethod } from "./method.ts";
 import { encodingSchema } from "./project.ts";
@@ -165,6 +167,26 @@ export const changeMethods = {
     result: z.object({ change_id: idSchema, state: changeStateSchema }),
     errors: ["NotFound", "Conflict"],
     example: { params: { change_id: "chg_01" }, result: { change_id: "chg_01", state: "rejected" } },
+  }),
+  "change.resolve": defineMethod({
+    summary:
+      "Have an agent resolve a change's conflicts, or mend what fails where it meets the present project. Its result is a change that replaces this one.",
+    access: "developer",
+    params: z.strictObject({
+      change_id: idSchema,
+      model: z.string().min(1).max(200),
+      agent: z.string().min(1).max(64).default("CodeAgent"),
+      runner: runnerSchema.optional(),
+      /** What to keep in mind; not given: keep what both sides meant. */
+      prompt: z.string().trim().min(1).max(MAX_PROMPT_CHARS).optional(),
+      idempotency_key: z.string().min(1).max(200).optional(),
+    }),
+    result: z.object({ task_id: idSchema, state: taskStateSchema }),
+    errors: ["NotFound", "Conflict", "InsufficientBalance", "BudgetExceeded", "NoProviderKey", "ModelNotFound"],
+    example: {
+      params: { change_id: "chg_01", model: "demo" },
+      result: { task_id: "tsk_02", state: "pending" },
+    },
   }),
   "change.revert": defineMethod({
     summary:

@@ -34,18 +34,30 @@ export function dispatch(context: Context, params: Params) {
   throw wrongParam("params", "Give either agent and prompt, or a plan.", "One of the two forms.");
 }
 
-async function dispatchTask(
+/** What a task is for that a dispatch alone cannot say. */
+export interface Purpose {
+  readonly agent: string;
+  readonly prompt: string;
+  /** The change whose conflicts it is to resolve. */
+  readonly resolves?: string;
+}
+
+/** Queue one task. @throws AppError as `agent.dispatch`. */
+export async function dispatchTask(
   context: Context,
-  params: Params,
-  { agent: name, prompt }: { readonly agent: string; readonly prompt: string },
+  params: Omit<Params, "agent" | "prompt" | "plan">,
+  { agent: name, prompt, resolves }: Purpose,
 ) {
   const { caller, database, config } = context;
-  const { project_id, model, priority, idempotency_key, continues, context: looksAt, may_plan } = params;
+  const { project_id, model, priority, idempotency_key, continues, context: looksAt } = params;
+  const { may_plan, agent_config } = params;
   const agent = agentNamed(name, "params.agent");
   const runner = runnerFor(context, agent, params.runner, "params.runner");
   const network = granted(context, params.network);
-  const wanted = { agent: agent.name, runner, project_id, prompt, model, network, may_plan };
-  const identity = { ...wanted, continues: continues ?? null, context: looksAt ?? null };
+  checkReach(runner, { network, agent_config });
+  const wanted = { agent: agent.name, runner, project_id, prompt, model, network, may_plan, agent_config };
+  const origin = { continues: continues ?? null, context: looksAt ?? null, resolves: resolves ?? null };
+  const identity = { ...wanted, ...origin };
   if (idempotency_key !== undefined) {
     // A repeat gets the first answer, also when the project or the key of the provider has gone since.
     const known = await findByKey(database.db, caller.user_id, idempotency_key);
@@ -59,7 +71,7 @@ async function dispatchTask(
       id: newId("task"),
       user_id: caller.user_id,
       ...wanted,
-      ...{ continues, context: looksAt, priority, budget, idempotency_key },
+      ...{ continues, context: looksAt, resolves, priority, budget, idempotency_key },
       max_attempts: config.queue.attempts,
       pendingLimit: config.queue.pendingPerUser,
     }),
@@ -71,10 +83,11 @@ async function dispatchTask(
 
 async function dispatchPlan(context: Context, params: Params, steps: Steps) {
   const { caller, database, config } = context;
-  const { project_id, continues, context: looksAt, may_plan, idempotency_key } = params;
+  const { project_id, continues, context: looksAt, may_plan, agent_config, idempotency_key } = params;
   checkSteps(steps, "params.plan.steps");
   const made = steps.map((step, nth) => stepOf(context, params, step, `params.plan.steps[${nth}]`));
   const network = granted(context, params.network);
+  for (const { runner } of made) checkReach(runner, { network, agent_config });
   const { idempotency_key: _, ...content } = params;
   const fingerprint = createHash("sha256").update(JSON.stringify(content)).digest("hex");
   if (idempotency_key !== undefined) {
@@ -93,7 +106,8 @@ async function dispatchPlan(context: Context, params: Params, steps: Steps) {
     enqueuePlan(trx, {
       id: newId("plan"),
       user_id: caller.user_id,
-      ...{ project_id, continues, context: looksAt, network, may_plan, budget, idempotency_key, fingerprint },
+      ...{ project_id, continues, context: looksAt, network, may_plan, agent_config, budget },
+      ...{ idempotency_key, fingerprint },
       steps: made,
       max_attempts: config.queue.attempts,
       pendingLimit: config.queue.pendingPerUser,
@@ -187,8 +201,23 @@ function granted({ config, log }: Context, network: Params["network"]): string[]
   return network === true ? [...grants.hosts] : [...(network || [])];
 }
 
+/** What only one of the runners can give. @throws AppError InvalidParams. */
+function checkReach(runner: string, { network, agent_config }: { network: readonly string[]; agent_config: boolean }) {
+  if (runner === "opencode" && network.length > 0) {
+    throw wrongParam("params.network", "OpenCode's sandbox has no network.", 'Use "runner": "native".');
+  }
+  if (runner !== "opencode" && agent_config) {
+    const hint = 'Use "runner": "opencode".';
+    throw wrongParam("params.agent_config", "Only OpenCode loads a project's agent configuration.", hint);
+  }
+}
+
 /** What all tasks together may cost: never more than the server allows for as many. */
-function budgetOf({ config }: Context, { budget_microcredits }: Params, tasks: number): number {
+function budgetOf(
+  { config }: Context,
+  { budget_microcredits }: Pick<Params, "budget_microcredits">,
+  tasks: number,
+): number {
   const most = config.billing.taskBudget * tasks;
   if (budget_microcredits === undefined || budget_microcredits <= most) return budget_microcredits ?? most;
   const hint = `At most ${most} micro-credits.`;

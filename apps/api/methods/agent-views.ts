@@ -52,6 +52,7 @@ function placement(task: TaskRow) {
     ...(task.resolves === null ? {} : { resolves: task.resolves }),
     ...(task.network.length === 0 ? {} : { network: task.network }),
     ...(task.may_plan ? { may_plan: true as const } : {}),
+    ...(task.agent_config ? { agent_config: true as const } : {}),
   };
 }
 

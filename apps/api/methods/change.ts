@@ -1,5 +1,6 @@
 import type { ChangeRow } from "#database";
 import {
+  alreadyDecided,
   type ChangeFile,
   decodeText,
   type FileVersion,
@@ -18,11 +19,16 @@ import {
 } from "#database/projects/index.ts";
 import type { Context, HandlersOf } from "../handler.ts";
 import { type Content, decodeContent, encodeContent } from "./content.ts";
+import { dispatchTask } from "./agent-dispatch.ts";
 import { land } from "./land.ts";
 
 /** A change is shown in one answer: a longer content, and what comes after so much in all, is left out. */
 const MAX_SHOWN_BYTES = 1024 * 1024;
 const MAX_SHOWN_TOTAL = 8 * 1024 * 1024;
+/** Somebody waits for it with a review that is open. */
+const RESOLVE_PRIORITY = 6;
+const RESOLVE_PROMPT =
+  "A change collides with what the project has become, or does not work together with it. The files in your working directory are the project with the change laid over it. Resolve what collides so that both sides keep what they meant, and see that the project's own checks pass.";
 
 export const changeHandlers: HandlersOf<"change."> = {
   "change.get": async ({ caller, database }, { change_id }) => {
@@ -75,6 +81,21 @@ export const changeHandlers: HandlersOf<"change."> = {
     await getOwnChange(database.db, change_id, caller.user_id);
     await rejectChange(database, { change_id, decided_by: caller.user_id });
     return { change_id, state: "rejected" };
+  },
+
+  "change.resolve": async (context, params) => {
+    const { change_id, agent, prompt = RESOLVE_PROMPT, model, runner, idempotency_key } = params;
+    const change = await getOwnChange(context.database.db, change_id, context.caller.user_id);
+    if (change.state !== "proposed") throw alreadyDecided(change);
+    const { project_id } = change;
+    const task = { project_id, model, runner, idempotency_key, priority: RESOLVE_PRIORITY };
+    const bare = { network: false, may_plan: false, agent_config: false };
+    const { task_id, state } = await dispatchTask(
+      context,
+      { ...task, ...bare },
+      { agent, prompt, resolves: change_id },
+    );
+    return { task_id, state };
   },
 
   "change.revert": async ({ caller, database, config }, { change_id }) => {

@@ -107,6 +107,7 @@ async function start(context: Context, prompt: string, model: string): Promise<s
     model,
     network: false,
     may_plan: false,
+    agent_config: false,
     priority: 5,
   });
   return dispatched.task_id;
