@@ -8,12 +8,14 @@ import {
   finishTask,
   heartbeat,
   openCall,
+  pauseTask,
   reapExpired,
   releaseCall,
   removeInstance,
   renewLease,
   requestCancel,
   requeueTask,
+  resumeTask,
   setBalance,
   setProjectBudget,
   settleCall,
@@ -80,7 +82,17 @@ class Twins {
     const { random } = this;
     const ops = [
       ...[this.pass, this.pass, this.enqueue, this.enqueue, this.claim, this.claim, this.claim, this.renew],
-      ...[this.append, this.finish, this.requeue, this.cancel, this.reap, this.open, this.open, this.open],
+      ...[
+        this.append,
+        this.finish,
+        this.requeue,
+        this.cancel,
+        this.rest,
+        this.reap,
+        this.open,
+        this.open,
+        this.open,
+      ],
       ...[this.settle, this.settle, this.release, this.beat, this.sweep, this.grant],
     ] as const;
     const op = random.pick(ops) ?? this.pass;
@@ -166,6 +178,15 @@ class Twins {
     const { id } = this.#attempt();
     const real = await answer(requestCancel(postgres.database.db, "admin", id).then(({ state }) => state));
     return [real, this.store.cancel(id)];
+  }
+
+  async rest(): Promise<[unknown, unknown]> {
+    const { id } = this.#attempt();
+    const paused = this.random.chance(0.5);
+    const set = paused ? pauseTask : resumeTask;
+    const user_id = this.store.tasks.get(id)?.user_id ?? "u1";
+    const real = await answer(set(postgres.database.db, user_id, id).then(({ state }) => state));
+    return [real, this.store.setPaused(id, paused)];
   }
 
   async reap(): Promise<[unknown, unknown]> {
@@ -308,7 +329,13 @@ async function realState() {
         ms(task.lease_until),
       ],
       ...[ms(task.available_at), ms(task.created_at), ms(task.started_at), ms(task.finished_at)],
-      ...[task.cancel_requested_at !== null, task.budget_microcredits, task.budget_left, task.last_seq],
+      ...[
+        task.cancel_requested_at !== null,
+        task.paused_at !== null,
+        task.budget_microcredits,
+        task.budget_left,
+        task.last_seq,
+      ],
       ...[task.error?.code ?? null],
     ]),
     events: events.map(({ task_id, type }) => [task_id, type]),
@@ -340,7 +367,7 @@ function simulatedState(store: Store): Awaited<ReturnType<typeof realState>> {
     tasks: tasks.map((task) => [
       ...[task.id, task.user_id, task.state, task.attempt, task.user_slot, task.worker_id, task.lease_until],
       ...[task.available_at, task.created_at, task.started_at, task.finished_at],
-      ...[task.cancel_requested, task.budget, task.budget_left, task.events.length],
+      ...[task.cancel_requested, task.paused, task.budget, task.budget_left, task.events.length],
       ...[task.error],
     ]),
     events: tasks.flatMap(({ id, events }) => events.map(({ type }) => [id, type])),
