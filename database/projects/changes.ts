@@ -10,7 +10,7 @@ import type { PathChange } from "./renames.ts";
 export interface NewChange {
   readonly id: string;
   readonly project_id: string;
-  readonly task_id?: string | undefined;
+  readonly task_id?: string | null | undefined;
   readonly author: string;
   /** The revision it was made from. */
   readonly base_revision: number;

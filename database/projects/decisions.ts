@@ -92,16 +92,16 @@ async function keepRest(
     const before = merge.present.get(path) ?? null;
     if (!sameVersion(before, to)) files.set(path, { path, before, after: to });
   }
-  for (const { path } of merge.conflicts) {
-    const side = merge.placed.get(path);
-    if (side !== undefined) files.set(path, { path, before: side.base, after: side.proposed });
+  const open = new Set(merge.conflicts.map(({ path }) => path));
+  for (const { path, base, proposed } of merge.placed.values()) {
+    if (open.has(path)) files.set(path, { path, before: base, after: proposed });
   }
   if (files.size === 0) return undefined;
   const id = newId("change");
   await insertChange(trx, {
     id,
     project_id,
-    task_id: task_id ?? undefined,
+    task_id,
     author,
     base_revision: rest.revision,
     summary,

@@ -70,12 +70,12 @@ async function changesSince(
   const { rows } = await sql<{
     path: string;
     was_hash: Buffer | null;
-    was_size: number | null;
-    was_executable: boolean | null;
+    was_size: number;
+    was_executable: boolean;
     blob_hash: Buffer | null;
-    size: number | null;
-    executable: boolean | null;
-    revision: number | null;
+    size: number;
+    executable: boolean;
+    revision: number;
   }>`
     SELECT touched.path, was.blob_hash AS was_hash, was.size AS was_size, was.executable AS was_executable,
       f.blob_hash, f.size, f.executable, f.revision
@@ -92,20 +92,14 @@ async function changesSince(
     ORDER BY touched.path
   `.execute(db);
   if (rows.length > MAX_FOLLOWED_PATHS) return null;
-  return rows.map((row) => ({
-    path: row.path,
-    before: row.was_hash && {
-      blob_hash: row.was_hash,
-      size: row.was_size ?? 0,
-      executable: row.was_executable === true,
-    },
-    after: row.blob_hash && {
-      blob_hash: row.blob_hash,
-      size: row.size ?? 0,
-      executable: row.executable === true,
-      revision: row.revision ?? 0,
-    },
-  }));
+  // Size and bit are null only where the content is.
+  return rows.map(
+    ({ path, was_hash, was_size, was_executable, blob_hash, size, executable, revision: at }) => ({
+      path,
+      before: was_hash && { blob_hash: was_hash, size: was_size, executable: was_executable },
+      after: blob_hash && { blob_hash, size, executable, revision: at },
+    }),
+  );
 }
 
 /** What a side moved, as far as it matters to the other one. `left`: which directories still have files there. */

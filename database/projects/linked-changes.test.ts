@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
 import { QUOTA, TestProject } from "#tests/support/projects.ts";
-import { acceptChange, getChange, rejectChange } from "./index.ts";
+import { acceptChange, getChange, proposedBytes, rejectChange } from "./index.ts";
 
 let test: TestDatabase;
 beforeAll(async () => {
@@ -45,6 +45,16 @@ describe("changes made over others", () => {
     const resolving = await project.propose({ "a.txt": "both\n" }, 2, { resolves: replaced });
     expect(await accept(resolving)).toEqual({ revision: 3 });
     expect(await stateOf(replaced)).toEqual(["rejected", null]);
+  });
+
+  it("what waits for a decision counts until there is one", async () => {
+    const project = await TestProject.make(test.database, { "a.txt": "1\n" });
+    const bytes = () => proposedBytes(test.database.db, project.id);
+    expect(await bytes()).toBe(0);
+    const id = await project.propose({ "a.txt": null, "b.txt": "12345", "c.txt": "123" }, 1);
+    expect(await bytes()).toBe(8);
+    await accept(id);
+    expect(await bytes()).toBe(0);
   });
 
   it("changes that name each other come to an end", async () => {
