@@ -41,13 +41,9 @@ describe("[GW-1] rpc.discover", () => {
   it("names params as the checks do, the required ones first", () => {
     const dispatch = document.methods.find(({ name }) => name === "agent.dispatch");
     const required = dispatch?.params.map((param) => param.required);
-    expect(required).toEqual([true, true, true, true, false, false, false]);
-    expect(dispatch?.params.map(({ name }) => name).slice(0, 4)).toEqual([
-      "agent",
-      "project_id",
-      "prompt",
-      "model",
-    ]);
+    expect(required?.slice(0, 3)).toEqual([true, true, false]);
+    expect(required?.slice(2)).not.toContain(true);
+    expect(dispatch?.params.map(({ name }) => name).slice(0, 3)).toEqual(["project_id", "model", "agent"]);
     expect(dispatch?.params.find(({ name }) => name === "priority")?.schema).toMatchObject({ default: 5 });
   });
 
