@@ -43,11 +43,15 @@ export class NativeRunner implements Runner {
       const area = await slot.makeDir("area");
       const home = await slot.makeDir("home");
       const requests = await slot.makeDir("requests");
+      const refusedHosts = new Set<string>();
       const network =
         rules === null
           ? undefined
-          : opened.adopt(await this.#grants.open(slot, rules, () => undefined), ({ proxy }) => proxy.close());
-      const host = opened.use(await this.#openHost(slot, { area, home, network }));
+          : opened.adopt(
+              await this.#grants.open(slot, rules, (host) => void refusedHosts.add(host)),
+              ({ proxy }) => proxy.close(),
+            );
+      const host = opened.use(await this.#openHost(slot, { area, home, network, refusedHosts }));
       const place: WorkspacePlace = { requests, area, owner: ownerOf(slot) };
       const { config, log, dispatcher, llmUrl } = this.#deps;
       const session = { config, log, dispatcher, llmUrl: `${llmUrl}/v1`, host };
@@ -69,7 +73,7 @@ export class NativeRunner implements Runner {
 
   #openHost(
     slot: Slot,
-    place: { area: string; home: string; network: NetworkAccess | undefined },
+    place: { area: string; home: string; network: NetworkAccess | undefined; refusedHosts: Set<string> },
   ): Promise<SandboxToolHost> {
     const { sandboxes, config } = this.#deps;
     return SandboxToolHost.open({

@@ -20,6 +20,7 @@ import { listFiles } from "./list-files.ts";
 const WORK = relative(INSIDE.area, INSIDE.work);
 const MAX_LISTED = 10_000;
 const OUTPUT_BYTES = 32 * 1024;
+const MAX_HOSTS_NAMED = 10;
 /** A command that writes more than this is ended. */
 const FLOOD_BYTES = 128 * 1024 * 1024;
 /** Errors go where the output goes, in the order they are written; bash where the machine has it, as models expect. */
@@ -37,6 +38,8 @@ export interface SandboxToolHostOptions {
   readonly fileBytes: number;
   /** The way to granted hosts; without it commands have no network. Closed by whoever opened it, after this. */
   readonly network?: Pick<NetworkAccess, "bridge" | "env"> | undefined;
+  /** `host:port` that were asked for and not granted; emptied when the agent has been told. */
+  readonly refusedHosts?: Set<string>;
 }
 
 /**
@@ -172,12 +175,21 @@ export class SandboxToolHost implements ToolHost, AsyncDisposable {
     // What the sandbox itself says when a command could not be started comes as its error.
     const output = Buffer.concat([stdout, stderr]).toString("utf8");
     const note = limit === undefined ? undefined : this.#limitNote(limit);
+    const notes = [note, this.#refusedNote()].flatMap((each) => (each === undefined ? [] : `\n[${each}]`));
     return {
       code: signal === undefined ? exit_code : null,
-      output: note === undefined ? output : `${output}\n[${note}]`,
+      output: `${output}${notes.join("")}`,
       truncated,
       timedOut: limit === "time",
     };
+  }
+
+  #refusedNote(): string | undefined {
+    const { refusedHosts } = this.#options;
+    if (refusedHosts === undefined || refusedHosts.size === 0) return undefined;
+    const named = [...refusedHosts].slice(0, MAX_HOSTS_NAMED).join(", ");
+    refusedHosts.clear();
+    return `Not granted: ${named}. Nobody can grant it while you run.`;
   }
 
   #limitNote(limit: NonNullable<CommandResult["limit"]>): string | undefined {
