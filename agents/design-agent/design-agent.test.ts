@@ -96,6 +96,10 @@ describe("a preview", () => {
     "<style>@import 'a.css';</style>",
     "<style>a{background:url(https://x.test/a)}</style>",
     "<p style=\"background:url('//x.test/a')\"></p>",
+    "<style>a{background:u\\72l(https://x.test/a)}</style>",
+    "<style>@im/**/port 'a.css'</style>",
+    "<style>a{content:'/*';background:url(https://x.test/a);content:'*/'}</style>",
+    "<style>a{background:url(   'https://x.test/a')}</style>",
     "<script>fetch('/a')</script>",
     "<script>location.href = 'https://x.test'</script>",
     "<script type=module>import a from './a.js'</script>",
@@ -129,6 +133,8 @@ describe("a preview", () => {
     ]) {
       within(10_000, () => previewProblems(page(piece.repeat(500_000 / piece.length))));
     }
+    within(10_000, () => previewProblems(page("", `<style>url(${" ".repeat(500_000)}</style>`)));
+    expect(previewProblems(page("x".repeat(1_100_000)))).toEqual(["it is larger than 1 MiB."]);
     expect(previewProblems(page("<p>".repeat(60_000)))).toEqual([
       "it cannot be read: it has more than 50000 tags.",
     ]);

@@ -110,9 +110,14 @@ function resolved(value: string): string {
       const named: Record<string, string> = { amp: "&", colon: ":", sol: "/", tab: "\t", newline: "\n" };
       if (name !== undefined) return named[String(name).toLowerCase()] ?? "";
       const code = hex === undefined ? Number(decimal) : Number.parseInt(hex, 16);
-      return code <= 0x10ffff ? String.fromCodePoint(code) : "";
+      return characterOf(code);
     },
   );
+}
+
+/** The character of a code point; the empty string for none. */
+export function characterOf(code: number): string {
+  return code <= 0x10ffff ? String.fromCodePoint(code) : "";
 }
 
 function match(pattern: RegExp, text: string, at: number): RegExpExecArray | undefined {

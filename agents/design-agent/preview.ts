@@ -1,4 +1,4 @@
-import { type Html, readHtml, type Tag } from "./html.ts";
+import { characterOf, type Html, readHtml, type Tag } from "./html.ts";
 
 /** Elements without content and closing tag. */
 const VOID = new Set("area base br col embed hr img input link meta param source track wbr".split(" "));
@@ -14,13 +14,16 @@ const LOADING = new Set("src srcset poster background data code archive imagesrc
 const LOADING_HREF = new Set(
   "link image use feimage script pattern lineargradient radialgradient".split(" "),
 );
-const LOADING_CSS =
-  /@import\b|\burl\(\s*["']?\s*(?!["']?\s*(?:data:|#))[^)\s]|\bimage-set\(\s*["'](?!data:)/i;
+const LOADING_CSS = /@import\b|\burl\( ?["']? ?(?!["']? ?(?:data:|#))[^)\s]|\bimage-set\( ?["'](?!data:)/i;
 const LOADING_SCRIPT =
   /\bfetch\s*\(|\bXMLHttpRequest\b|\bWebSocket\b|\bEventSource\b|\bsendBeacon\b|\bimport\s*\(|\bimport\s+["'{*\w]|\bimportScripts\b|\bnew\s+(?:Shared)?Worker\b|\bwindow\.open\b|\blocation\s*(?:\.\w+\s*)?=/;
 
+/** With pictures inside; reading one takes a moment in which nobody else gets on. */
+const MAX_CHARS = 1024 * 1024;
+
 /** What keeps an HTML file from being a preview that stands alone; one sentence each without its path. */
 export function previewProblems(text: string): string[] {
+  if (text.length > MAX_CHARS) return ["it is larger than 1 MiB."];
   const html = readHtml(text);
   if (html.broken !== undefined) return [`it cannot be read: ${html.broken}.`];
   return [...wholeProblems(html), ...nestingProblems(html.tags), ...loadProblems(html.tags)];
@@ -28,6 +31,7 @@ export function previewProblems(text: string): string[] {
 
 /** What an SVG file loads or runs. */
 export function pictureProblems(text: string): string[] {
+  if (text.length > MAX_CHARS) return ["it is larger than 1 MiB."];
   const { tags, broken } = readHtml(text);
   if (broken !== undefined) return [`it cannot be read: ${broken}.`];
   const scripts = tags.filter((tag) => tag.name === "script" && !tag.closing);
@@ -91,14 +95,23 @@ function tagProblems(tag: Tag): string[] {
     ) {
       problems.push(`<${name}> runs a script as an address.`);
     }
-    if (key === "style" && LOADING_CSS.test(value)) problems.push(`the style of <${name}> loads something.`);
-    if (key.startsWith("on") && LOADING_SCRIPT.test(value))
+    if (key === "style" && shows(LOADING_CSS, value))
+      problems.push(`the style of <${name}> loads something.`);
+    if (key.startsWith("on") && shows(LOADING_SCRIPT, value))
       problems.push(`\`${key}\` of <${name}> loads something.`);
   }
-  if (name === "style" && LOADING_CSS.test(text)) problems.push("the styles load something.");
-  if (name === "script" && LOADING_SCRIPT.test(text))
+  if (name === "style" && shows(LOADING_CSS, text)) problems.push("the styles load something.");
+  if (name === "script" && shows(LOADING_SCRIPT, text))
     problems.push("the script loads something, or leaves the page.");
   return problems;
+}
+
+/** Whether it stands in a text; also where escapes or comments hide it, and where strings only look like comments. */
+function shows(pattern: RegExp, text: string): boolean {
+  const plain = text
+    .replace(/\\([0-9a-f]{1,6}) ?/gi, (_, hex: string) => characterOf(Number.parseInt(hex, 16)))
+    .replace(/\s+/g, " ");
+  return pattern.test(plain) || pattern.test(plain.replace(/\/\*.*?\*\//g, ""));
 }
 
 /** Addresses that are part of the document: nothing is asked of anybody. */

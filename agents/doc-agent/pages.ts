@@ -3,6 +3,10 @@ import type { Tree } from "../checks.ts";
 import { textOf } from "../validation/files.ts";
 import { type Link, type Page, readPage } from "./markdown.ts";
 
+const MAX_MANIFESTS = 100;
+/** Reading a page takes up to a second per MB, in which nobody else gets on. */
+const MAX_PAGE_CHARS = 512 * 1024;
+
 /** What is wrong with the changed Markdown pages and was not before. */
 export async function pageProblems(
   files: readonly ProposedFile[],
@@ -15,8 +19,14 @@ export async function pageProblems(
   for (const { path, before: old, after: content } of files) {
     const text = isPage(path) ? textOf(content) : undefined;
     if (text === undefined) continue;
+    const oldText = textOf(old) ?? "";
+    if (text.length > MAX_PAGE_CHARS) {
+      if (oldText.length <= MAX_PAGE_CHARS)
+        problems.push(`${path}: is too long to be checked: make it several pages.`);
+      continue;
+    }
     const page = readPage(text);
-    const former = readPage(textOf(old) ?? "");
+    const former = readPage(oldText.slice(0, MAX_PAGE_CHARS));
     problems.push(...shapeProblems(path, page, former));
     problems.push(...(await linkProblems(path, page.links, former.links, now, then)));
     const known = new Set(former.scripts);
@@ -102,7 +112,8 @@ class Project {
   async #anchorsOf(path: string): Promise<ReadonlySet<string>> {
     const known = this.#anchors.get(path);
     if (known !== undefined) return known;
-    const { anchors } = readPage(textOf(await this.#tree.read(path)) ?? "");
+    const text = textOf(await this.#tree.read(path)) ?? "";
+    const { anchors } = readPage(text.slice(0, MAX_PAGE_CHARS));
     this.#anchors.set(path, anchors);
     return anchors;
   }
@@ -118,8 +129,6 @@ class Project {
     return names;
   }
 }
-
-const MAX_MANIFESTS = 100;
 
 function scriptNames(text: string): string[] {
   try {

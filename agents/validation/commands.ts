@@ -13,7 +13,7 @@ export interface ProjectCommand {
 }
 
 /** A project's scripts by name: package.json's `scripts`; none when there is no such file, or it is broken. */
-export type Scripts = ReadonlyMap<string, string>;
+type Scripts = ReadonlyMap<string, string>;
 
 const NODE_TEST = /(^|\/)[^/]+[.-]test\.[cm]?[jt]s$|(^|\/)test\/[^.][^/]*\.[cm]?[jt]s$|(^|\/)test\.[cm]?js$/;
 const PYTHON_TEST = /(^|\/)(test_[^/]*|[^/]*_test)\.py$/;
@@ -21,7 +21,7 @@ const PYTHON_TEST = /(^|\/)(test_[^/]*|[^/]*_test)\.py$/;
 const NO_TESTS = /no test specified/;
 const TYPE_SCRIPTS = ["typecheck", "type-check", "check:types", "types", "tsc"];
 
-export async function scriptsOf(tree: Tree): Promise<Scripts> {
+async function scriptsOf(tree: Tree): Promise<Scripts> {
   const text = textOf(await tree.read("package.json"));
   if (text === undefined) return new Map();
   try {

@@ -22,11 +22,6 @@ export function textOf(content: Uint8Array | null): string | undefined {
   }
 }
 
-/** Paths of the files that are there after a change. */
-export function writtenPaths(files: readonly ProposedFile[]): string[] {
-  return files.filter((file) => file.after !== null).map((file) => file.path);
-}
-
 function problemsOf(file: ProposedFile): string[] {
   const problems: string[] = [];
   if (insideRepository(file.path)) problems.push(`${file.path}: lies inside version control data.`);

@@ -21,8 +21,12 @@ const OPERATOR_WORDS = new Set(
   "return typeof case in of delete void throw new do else instanceof yield await".split(" "),
 );
 
-/** Undefined for what is not tokenized for certain, such as JSX or an open string. */
+/** Longer texts are made by programs; and reading one (some 2 us a token) must not keep everybody waiting. */
+const MAX_CHARS = 256 * 1024;
+
+/** Undefined for what is not tokenized for certain, such as JSX or an open string, and for what is too long. */
 export function jsText(text: string): JsText | undefined {
+  if (text.length > MAX_CHARS) return undefined;
   const scanner = new Scanner(text);
   const code: string[] = [];
   const bare: string[] = [];

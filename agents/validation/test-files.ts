@@ -27,11 +27,11 @@ const TEST_FILES = [
 const LANGUAGES: readonly Language[] = [
   {
     files: /\.[cm]?[jt]sx?$/,
-    tests: /(?<![.\w$])(?:it|test|specify)(?:\s*\.\s*\w+)*\s*\(/g,
+    tests: /(?<![.\w$])(?:it|test|specify)(?:\s{0,9}\.\s{0,9}\w{1,40}){0,5}\s{0,9}\(/g,
     assertions:
-      /\bassert(?:\s*\.\s*\w+)*\s*\(|\bexpect\w*(?:\s*\.\s*\w+)*\s*\(|\.should\b|\bt\s*\.\s*(?:is|not|ok|true|false|equals?|same|deepEqual|like|throws|rejects|regex|match)\w*\s*\(/g,
+      /\bassert(?:\s{0,9}\.\s{0,9}\w{1,40}){0,5}\s{0,9}\(|\bexpect\w*(?:\s{0,9}\.\s{0,9}\w{1,40}){0,5}\s{0,9}\(|\.should\b|\bt\s{0,9}\.\s{0,9}(?:is|not|ok|true|false|equals?|same|deepEqual|like|throws|rejects|regex|match)\w*\s{0,9}\(/g,
     skips:
-      /\b(?:it|test|describe|suite|context|specify)\s*\.\s*(?:skip|only|todo|fails|failing)\w*|(?<![.\w$])(?:xit|xtest|xdescribe|fit|fdescribe)\s*\(|[{,]\s*(?:skip|only|todo):(?!false)|\bt\s*\.\s*(?:skip|todo)\s*\(/g,
+      /\b(?:it|test|describe|suite|context|specify)\s{0,9}\.\s{0,9}(?:skip|only|todo|fails|failing)\w*|(?<![.\w$])(?:xit|xtest|xdescribe|fit|fdescribe)\s{0,9}\(|[{,]\s{0,9}(?:skip|only|todo):(?!false)|\bt\s{0,9}\.\s{0,9}(?:skip|todo)\s{0,9}\(/g,
     bare: (text) => jsText(text)?.bare ?? text,
   },
   {
@@ -48,10 +48,10 @@ const LANGUAGES: readonly Language[] = [
   },
   {
     files: /./,
-    tests: /\bfunc Test\w*|#\[(?:\w+::)?test\]|@Test\b|\bit\s*\(?["' ]/g,
+    tests: /\bfunc Test\w*|#\[(?:\w+::)?test\]|@Test\b|\bit\s{0,9}\(?["' ]/g,
     assertions: /\bassert\w*|\bexpect\w*|\bt\.(?:Error|Fatal|Fail)\w*/g,
     skips: /\bt\.Skip\w*|#\[ignore|@(?:Ignore|Disabled)\b/g,
-    bare: (text) => text.replace(/^\s*(\/\/|#(?!\[)).*$/gm, ""),
+    bare: (text) => text.replace(/^[ \t]*(\/\/|#(?!\[)).*$/gm, ""),
   },
 ];
 

@@ -3,7 +3,7 @@ import type { Verdict } from "../agent.ts";
 import type { CheckRun } from "../checks.ts";
 
 /** More than a person reads, or a model mends in one round. */
-export const MAX_PROBLEMS = 20;
+const MAX_PROBLEMS = 20;
 /** Of a command's output in a report: its end, where test programs sum up. */
 const REPORT_CHARS = 4000;
 /** Of a command's output in a problem's sentence. */

@@ -2,7 +2,7 @@ import type { ChatBody, Reply } from "./provider-replies.ts";
 
 /** How the result of a scripted run is judged in the end. */
 export const OUTCOMES = ["accepted", "repaired", "refused"] as const;
-export type Outcome = (typeof OUTCOMES)[number];
+type Outcome = (typeof OUTCOMES)[number];
 
 /** What a model says in one turn: replies with tool calls one after the other, the last one without. */
 export type Round = readonly Reply[];
