@@ -14,6 +14,7 @@ const MAX_PROBLEMS = 20;
 const MAX_PROBLEM_CHARS = 2000;
 /** Of what a failed check said, fed back to the agent. */
 const MAX_CHECK_CHARS = 4000;
+const NOTHING_TO_JUDGE: Verdict = { problems: [], checks: [] };
 
 export interface RoundsInput {
   readonly task: RunningTask;
@@ -70,7 +71,7 @@ export class Rounds {
       for (const note of collected.warnings) push({ type: "state", state: "running", note });
       this.#reusable = !collected.agentConfiguration;
       const result = await storeResult(collected.files, answer, deps);
-      const verdict = await this.#judge(result);
+      const verdict = this.#handsOn(result) ? NOTHING_TO_JUDGE : await this.#judge(result);
       const problems = [...verdict.problems, ...this.#planProblems(answer)]
         .slice(0, MAX_PROBLEMS)
         .map((problem) => problem.slice(0, MAX_PROBLEM_CHARS));
@@ -117,6 +118,11 @@ export class Rounds {
     } finally {
       busy(false);
     }
+  }
+
+  /** Whether it left all of the work to the steps of a plan. */
+  #handsOn({ files, answer }: Result): boolean {
+    return this.#input.task.may_plan && files.length === 0 && parsePlan(answer).steps.length > 0;
   }
 
   /** What is wrong with a plan, from an agent that may make one. */
