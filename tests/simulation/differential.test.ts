@@ -35,7 +35,8 @@ const STEPS = 45;
 const USERS = ["u1", "u2", "u3"] as const;
 const PROJECTS = ["p1", "p2"] as const;
 const WORKERS = ["w1", "w2"] as const;
-const TIME_LIMIT_MS = 300_000;
+/** Well under a minute is usual; a machine that is busy with other things gets its time. */
+const TIME_LIMIT_MS = 15 * 60_000;
 
 let postgres: VirtualPostgres;
 beforeAll(async () => {
