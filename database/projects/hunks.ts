@@ -9,7 +9,7 @@ import { decodeText, isText } from "./text.ts";
 import type { FileVersion } from "./types.ts";
 
 /** A longer text is taken or left as a whole, bytes. */
-export const MAX_DIVIDED_BYTES = 1024 * 1024;
+const MAX_DIVIDED_BYTES = 1024 * 1024;
 /** Hunks of one file; the last one holds all that comes after. */
 export const MAX_HUNKS = 500;
 /** Files of which one decision may take a part. */

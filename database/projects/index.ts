@@ -1,7 +1,6 @@
 /** The project store's face: every change is a revision, every path a key in a table. */
 export {
   type Acceptance,
-  type AcceptancePreview,
   alreadyDecided,
   previewAcceptance,
 } from "./acceptance.ts";

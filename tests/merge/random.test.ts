@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { mergeText } from "#database/projects/merge-text.ts";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
 import { makeOwner } from "#tests/support/projects.ts";
 import { Git } from "./git.ts";
@@ -120,5 +121,38 @@ describe("merges of random changes", () => {
     expect(other).toEqual([]);
     expect(elsewhere).toBeLessThan(PAIRS / 50);
     expect(tally.count("merged here, merged by git, same bytes")).toBeGreaterThan(PAIRS / 10);
+  });
+
+  it("[AG-2] of one text full of equal lines lose no line either", () => {
+    const edits = fc.array(fc.record({ at: fc.nat(), remove: fc.nat(2), insert: fc.nat(2) }), {
+      maxLength: 6,
+    });
+    const lines = fc.array(fc.constantFrom("{", "}", "", "  return;", "end"), { maxLength: 40 });
+    const end = fc.constantFrom("\n", "\r\n");
+    const made = (
+      start: readonly string[],
+      changes: readonly { at: number; remove: number; insert: number }[],
+      who: string,
+    ) => {
+      const next = [...start];
+      changes.forEach(({ at, remove, insert }, index) => {
+        const added = Array.from({ length: insert }, (_, nth) => `${who} ${index}.${nth}`);
+        next.splice(at % (next.length + 1), remove, ...added);
+      });
+      return next;
+    };
+    const tree = (content: string): Tree =>
+      new Map([["a.txt", { content: Buffer.from(content), executable: false }]]);
+    fc.assert(
+      fc.property(lines, edits, edits, end, end, end, (start, mine, yours, ...ends) => {
+        const sides = [start, made(start, mine, "ours"), made(start, yours, "theirs")];
+        const [base = "", ours = "", theirs = ""] = sides.map((side, index) =>
+          side.map((line) => line + ends[index]).join(""),
+        );
+        const { text } = mergeText(base, ours, theirs, { ours: "project", theirs: "change" });
+        expect(lostLines(tree(base), tree(ours), tree(theirs), tree(text))).toEqual([]);
+      }),
+      { seed: SEED, numRuns: 2000 },
+    );
   });
 });

@@ -93,7 +93,7 @@ async function commit(database: Database, project_id: string, from: Tree, to: Tr
 }
 
 /** Propose a whole tree, as what an agent leaves in a workspace is proposed. @returns the change's id. */
-export async function propose(
+async function propose(
   database: Database,
   project_id: string,
   base: Tree,
@@ -122,7 +122,7 @@ export async function propose(
 }
 
 /** A project's files as a tree. */
-export async function treeOf(database: Database, project_id: string): Promise<Tree> {
+async function treeOf(database: Database, project_id: string): Promise<Tree> {
   const files = await readTree(database.db, project_id);
   const contents = await contentsOf(database, files);
   const tree = new Map<string, File>();

@@ -9,7 +9,7 @@ export interface File {
 export type Tree = ReadonlyMap<string, File>;
 
 /** What a side makes of a path: text, bytes, bytes with the bit, or null where it deletes it. */
-export type Made = string | Buffer | File | null;
+type Made = string | Buffer | File | null;
 export type Edits = Readonly<Record<string, Made>>;
 
 /** Two changes of one base. */
@@ -55,7 +55,7 @@ export function editsBetween(from: Tree, to: Tree): Edit[] {
   return edits;
 }
 
-export function isSame(one: File, other: File): boolean {
+function isSame(one: File, other: File): boolean {
   return one.executable === other.executable && one.content.equals(other.content);
 }
 
@@ -71,7 +71,7 @@ export function shown(tree: Tree): Record<string, string> {
 }
 
 /** How often each line stands in a tree; how a line ends makes no difference. */
-export function linesOf(tree: Tree): Map<string, number> {
+function linesOf(tree: Tree): Map<string, number> {
   const lines = new Map<string, number>();
   for (const { content } of tree.values()) {
     for (const line of content.toString("latin1").split(/\r?\n/)) lines.set(line, (lines.get(line) ?? 0) + 1);

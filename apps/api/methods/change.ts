@@ -6,6 +6,7 @@ import {
   type FileVersion,
   getOwnChange,
   getOwnProject,
+  type Hunk,
   hunksOf,
   isDivisible,
   isText,
@@ -18,8 +19,8 @@ import {
   revertChange,
 } from "#database/projects/index.ts";
 import type { Context, HandlersOf } from "../handler.ts";
-import { type Content, decodeContent, encodeContent } from "./content.ts";
 import { dispatchTask } from "./agent-dispatch.ts";
+import { type Content, decodeContent, encodeContent } from "./content.ts";
 import { land } from "./land.ts";
 
 /** A change is shown in one answer: a longer content, and what comes after so much in all, is left out. */
@@ -141,11 +142,8 @@ function shown(version: FileVersion | null, contents: Contents): (Content & { tr
 }
 
 /** The hunks of modified texts by path, of as many files as a part may be taken of. */
-function hunksOfFiles(
-  files: readonly ChangeFile[],
-  contents: Contents,
-): Map<string, { hunks: ReturnType<typeof hunksOf> }> {
-  const found = new Map<string, { hunks: ReturnType<typeof hunksOf> }>();
+function hunksOfFiles(files: readonly ChangeFile[], contents: Contents): Map<string, { hunks: Hunk[] }> {
+  const found = new Map<string, { hunks: Hunk[] }>();
   for (const file of files) {
     if (!isDivisible(file) || found.size === MAX_DIVIDED_FILES) continue;
     const [before, after] = [file.before, file.after].map((version) =>
