@@ -202,7 +202,10 @@ function granted({ config, log }: Context, network: Params["network"]): string[]
 }
 
 /** What only one of the runners can give. @throws AppError InvalidParams. */
-function checkReach(runner: string, { network, agent_config }: { network: readonly string[]; agent_config: boolean }) {
+function checkReach(
+  runner: string,
+  { network, agent_config }: { network: readonly string[]; agent_config: boolean },
+) {
   if (runner === "opencode" && network.length > 0) {
     throw wrongParam("params.network", "OpenCode's sandbox has no network.", 'Use "runner": "native".');
   }
