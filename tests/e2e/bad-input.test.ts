@@ -116,7 +116,7 @@ describe("bad input", () => {
     await user.client.call("agent.cancel", { task_id: taskId });
     expect((await ended(user, taskId)).state).toBe("cancelled");
     const { agents } = await user.client.call("agent.list", {});
-    expect(agents.map((agent) => agent.name)).toEqual(["CodeAgent"]);
+    expect(agents.map((agent) => agent.name)).toContain("CodeAgent");
     expect((await user.client.call("agent.history", {})).tasks.map((task) => task.task_id)).toContain(taskId);
   });
 
