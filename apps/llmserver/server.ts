@@ -10,6 +10,7 @@ import type { TokenBuckets } from "#platform/token-bucket.ts";
 import type { TaskTokens } from "#platform/tokens/index.ts";
 import { LiveCalls } from "./calls/live-calls.ts";
 import { startSweeper } from "./calls/sweeper.ts";
+import { UnclosedCalls } from "./calls/unclosed.ts";
 import { ModelLimits } from "./limits.ts";
 import { LocalModels } from "./local/models.ts";
 import { observeMemory } from "./metrics.ts";
@@ -47,6 +48,7 @@ export interface LlmServer extends Omit<LlmServerDeps, "database"> {
   readonly remote: RemoteProviders;
   readonly models: LocalModels;
   readonly live: LiveCalls;
+  readonly unclosed: UnclosedCalls;
   readonly limits: ModelLimits;
   /** End and charge every call in flight, then everything else; idempotent. */
   close(): Promise<void>;
@@ -63,10 +65,12 @@ export async function createLlmServer({ database, ...deps }: LlmServerDeps): Pro
   const remote = new RemoteProviders(config.provider, log);
   const models = await LocalModels.open({ db, config, log });
   const live = new LiveCalls();
+  const unclosed = new UnclosedCalls(log);
   const endMetrics = beforeMetrics(async () => observeMemory(await models.memory()));
   let closed: Promise<void> | undefined;
   const close = async () => {
     await live.close(Math.min(LONGEST_GRACE_MS, config.shutdownGraceMs));
+    await unclosed.close();
     endMetrics();
     await Promise.all([remote.close(), models.close(), sweeper.close()]);
   };
@@ -76,6 +80,7 @@ export async function createLlmServer({ database, ...deps }: LlmServerDeps): Pro
     remote,
     models,
     live,
+    unclosed,
     limits: new ModelLimits(config.llmLimits),
     close() {
       closed ??= close();

@@ -6,6 +6,7 @@ import { newId } from "#platform/ids.ts";
 import type { Log } from "#platform/log.ts";
 import { AppError } from "#schemas";
 import type { Usage } from "./tally.ts";
+import type { UnclosedCalls } from "./unclosed.ts";
 
 /** Fewer output tokens than this are not worth a call. */
 const FEWEST_OUTPUT_TOKENS = 64;
@@ -17,6 +18,8 @@ const WRITE_ATTEMPTS = 4;
 export interface ChargeOptions {
   db: Db;
   log: Log;
+  /** Closes what could not be closed here. */
+  unclosed: UnclosedCalls;
   user_id: string;
   task?: { task_id: string; attempt: number } | undefined;
   instance_id: string;
@@ -58,8 +61,11 @@ export class Charge implements AsyncDisposable {
         await openCall(options.db, { ...callFields(options), call_id, hold });
         return new Charge(call_id, maxTokens, options);
       } catch (error) {
-        if (!(error instanceof AppError) || !TOO_LITTLE.has(error.code) || attempt >= HOLD_ATTEMPTS)
+        if (!(error instanceof AppError) || !TOO_LITTLE.has(error.code) || attempt >= HOLD_ATTEMPTS) {
+          // The answer may be what was lost, not the hold.
+          if (isUnsure(error)) options.unclosed.add(call_id, () => releaseCall(options.db, call_id));
           throw error;
+        }
         const available = Number(error.details.available_microcredits ?? 0);
         maxTokens = Math.min(maxTokens, affordable(options, available));
         if (maxTokens < fewest(options)) throw error;
@@ -97,12 +103,16 @@ export class Charge implements AsyncDisposable {
           { err: error, call_id: this.call_id, what, attempt, last },
           "a call could not be closed in the ledger",
         );
-        // It stays open there, its hold untouched, until the next start sweeps open calls.
-        if (last) return;
+        if (last) return this.#options.unclosed.add(this.call_id, write);
         await sleep(100 * 3 ** attempt);
       }
     }
   }
+}
+
+/** Whether a write may have been done all the same. */
+function isUnsure(error: unknown): boolean {
+  return !(error instanceof AppError) || error.code === "Unavailable" || error.code === "Timeout";
 }
 
 function callFields({ user_id, model, instance_id, task }: ChargeOptions) {

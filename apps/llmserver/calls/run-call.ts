@@ -56,7 +56,7 @@ export async function runCall(options: CallOptions, llm: LlmServer): Promise<str
     using _watch = watchReader(options.sink, abort, tally);
     using source = await openSource({ request, route, user_id, signal: abort.signal }, llm);
     await using charge = await Charge.open({
-      ...{ db: llm.db, log, user_id, task, instance_id: config.instanceId, price },
+      ...{ db: llm.db, log, unclosed: llm.unclosed, user_id, task, instance_id: config.instanceId, price },
       ...{ model: request.model, inputTokens: source.inputTokens },
       ...{ maxTokens: request.maxTokens, choices: request.choices },
     });
