@@ -83,11 +83,16 @@ describe.skipIf(executablePath === undefined)("the page", () => {
     await shot("4-applied");
   }, 150_000);
 
-  it("brings an older revision back", async () => {
+  it("undoes an applied change, and brings an older revision back", async () => {
+    const farewell = page.getByRole("button", { name: "src/farewell.js" });
+    await page.getByRole("button", { name: "Undo this change" }).click();
+    await expect.poll(() => page.getByTestId("revisions").textContent()).toContain("Revision 3");
+    await expect.poll(() => farewell.count()).toBe(0);
     page.once("dialog", (dialog) => void dialog.accept());
     await page.getByRole("button", { name: "Back to this" }).first().click();
-    await expect.poll(() => page.getByTestId("revisions").textContent()).toContain("Revision 3");
-    await expect.poll(() => page.getByRole("button", { name: "src/farewell.js" }).count()).toBe(0);
+    await expect.poll(() => page.getByTestId("revisions").textContent()).toContain("Revision 4");
+    await expect.poll(() => farewell.count()).toBe(1);
+    await shot("4b-undone");
   });
 
   it("speaks German, in both themes and on a narrow screen", async () => {

@@ -1,6 +1,6 @@
 import { useEffect, useRef, useState } from "react";
 import { useTranslation } from "react-i18next";
-import type { MethodResult } from "#schemas";
+import { AppError, type MethodResult } from "#schemas";
 import { diffHunks } from "../state/diff.ts";
 import { bytes } from "../state/format.ts";
 import { client } from "../state/session.ts";
@@ -16,11 +16,13 @@ interface ChangeReviewProps {
   changeId: string;
   /** The project's revision: an open change is compared with it. */
   revision: number;
+  /** Of the task it came from: who resolves it asks the same. */
+  model: string;
   onDecided: () => void;
 }
 
 /** A change to review: every file's difference, sides to choose where it overlaps, apply or reject. */
-export function ChangeReview({ changeId, revision: projectRevision, onDecided }: ChangeReviewProps) {
+export function ChangeReview({ changeId, revision: projectRevision, model, onDecided }: ChangeReviewProps) {
   const { t } = useTranslation();
   const change = useAsync(`change ${changeId}`, () => client.call("change.get", { change_id: changeId }));
   const [sides, setSides] = useState<Record<string, Side>>({});
@@ -34,7 +36,7 @@ export function ChangeReview({ changeId, revision: projectRevision, onDecided }:
     setSides({});
     reload();
   }, [decidedState, projectRevision, reload]);
-  const accept = useAction(async () => {
+  const accept = useAction(async (force: boolean) => {
     if (change.data === undefined) return;
     const { data } = change;
     const resolutions = await Promise.all(
@@ -43,7 +45,7 @@ export function ChangeReview({ changeId, revision: projectRevision, onDecided }:
     const { current_revision } = change.data;
     // Sides were chosen against this revision: newer work must not be overwritten by them.
     const decided = resolutions.length === 0 ? {} : { resolutions, current_revision };
-    await client.call("change.accept", { change_id: changeId, ...decided }).catch((error: unknown) => {
+    await client.call("change.accept", { change_id: changeId, force, ...decided }).catch((error: unknown) => {
       // What overlaps may have changed since: show it as it is now, with nothing chosen.
       setSides({});
       change.reload();
@@ -57,9 +59,19 @@ export function ChangeReview({ changeId, revision: projectRevision, onDecided }:
     change.reload();
   });
 
+  const resolve = useAction(async () => {
+    await client.call("change.resolve", { change_id: changeId, model });
+    onDecided();
+  });
+  const revert = useAction(async () => {
+    await client.call("change.revert", { change_id: changeId });
+    onDecided();
+  });
+
   if (change.data === undefined) return <ErrorNote error={change.error} />;
   const { files, conflicts, state, revision } = change.data;
   const open = state === "proposed";
+  const failsTogether = accept.error instanceof AppError && accept.error.code === "ResultInvalid";
   const unresolved = open && conflicts.some((conflict) => sides[conflict.path] === undefined);
   return (
     <section className="change" aria-label={t("change.title")} data-testid="change">
@@ -77,16 +89,33 @@ export function ChangeReview({ changeId, revision: projectRevision, onDecided }:
               className="primary"
               disabled={unresolved || reject.busy || accept.busy}
               title={unresolved ? t("change.resolveFirst") : undefined}
-              onClick={() => accept.run()}
+              onClick={() => accept.run(false)}
             >
               {t("change.accept")}
             </button>
           </div>
         )}
+        {state === "accepted" && (
+          <button type="button" className="quiet" disabled={revert.busy} onClick={() => revert.run()}>
+            {t("change.revert")}
+          </button>
+        )}
       </header>
       {state === "accepted" && <p className="note good">{t("change.accepted", { revision })}</p>}
       {state === "rejected" && <p className="note">{t("change.rejected")}</p>}
-      <ErrorNote error={accept.error ?? reject.error} />
+      <ErrorNote error={accept.error ?? reject.error ?? resolve.error ?? revert.error} />
+      {open && (conflicts.length > 0 || failsTogether) && (
+        <div className="row">
+          <button type="button" disabled={resolve.busy} onClick={() => resolve.run()}>
+            {t("change.haveResolved")}
+          </button>
+          {failsTogether && (
+            <button type="button" className="quiet" disabled={accept.busy} onClick={() => accept.run(true)}>
+              {t("change.force")}
+            </button>
+          )}
+        </div>
+      )}
       {files.map((file) => (
         <FileDiff
           key={file.path}

@@ -54,7 +54,11 @@ export function ProjectView({ project, settingsRound, onChanged, onDeleted, onSp
             tasks.reload();
             onSpent();
           }}
-          onDecided={onChanged}
+          onDecided={() => {
+            // Having a change resolved makes another task.
+            tasks.reload();
+            onChanged();
+          }}
         />
       </section>
       <aside>

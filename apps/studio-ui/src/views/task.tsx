@@ -94,7 +94,7 @@ function OpenTask({ task, revision, onEnded, onDecided }: Omit<TaskProps, "start
         </small>
       )}
       {log.changeId !== undefined && (
-        <ChangeReview changeId={log.changeId} revision={revision} onDecided={onDecided} />
+        <ChangeReview changeId={log.changeId} revision={revision} model={task.model} onDecided={onDecided} />
       )}
       {log.done && log.state === "completed" && log.changeId === undefined && (
         <p className="muted">{t("task.noChange")}</p>
