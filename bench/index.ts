@@ -6,6 +6,7 @@ const BENCHES = {
   gateway: () => import("./gateway.ts"),
   llm: () => import("./llm.ts"),
   sandbox: () => import("./sandbox/index.ts"),
+  agents: () => import("./agents/index.ts"),
 } satisfies Record<string, () => Promise<{ bench: () => Promise<void> }>>;
 
 const name = process.argv[2];

@@ -6,6 +6,7 @@ import type { ProviderUsage, RecordedRequest, Reply } from "./provider-replies.t
 export async function answer(response: ServerResponse, record: RecordedRequest, reply: Reply): Promise<void> {
   const { fault } = reply;
   if (reply.firstByteMs !== undefined) await sleep(reply.firstByteMs);
+  await reply.until;
   if (fault === "hang") return;
   if (fault === "reset") return void response.destroy();
   if (fault === "429") {

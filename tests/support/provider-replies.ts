@@ -54,6 +54,8 @@ export interface Reply {
   delayMs?: number;
   /** Pause before the headers, ms. */
   firstByteMs?: number;
+  /** The headers wait for it. */
+  until?: Promise<unknown>;
   retryAfterSeconds?: number;
   redirectTo?: string;
   /** Streams this many bytes of filler text. */
