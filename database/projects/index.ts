@@ -20,7 +20,7 @@ export { type Accepted, acceptChange, rejectChange } from "./decisions.ts";
 export { commitEdits, commitImport } from "./edits.ts";
 export { type Hunk, hunksOf, isDivisible, MAX_DIVIDED_FILES } from "./hunks.ts";
 export { copyPath, deletePath, makeDirectory, movePath } from "./moves.ts";
-export { type Overlay, overlayChanges } from "./overlay.ts";
+export { overlayChanges } from "./overlay.ts";
 export { normalizeDirectory, normalizePath, showPath } from "./paths.ts";
 export { getOwnProject, getProject } from "./project.ts";
 export { bytes, checkFileSize, exceeded } from "./quotas.ts";

@@ -182,7 +182,14 @@ export const changeMethods = {
       idempotency_key: z.string().min(1).max(200).optional(),
     }),
     result: z.object({ task_id: idSchema, state: taskStateSchema }),
-    errors: ["NotFound", "Conflict", "InsufficientBalance", "BudgetExceeded", "NoProviderKey", "ModelNotFound"],
+    errors: [
+      "NotFound",
+      "Conflict",
+      "InsufficientBalance",
+      "BudgetExceeded",
+      "NoProviderKey",
+      "ModelNotFound",
+    ],
     example: {
       params: { change_id: "chg_01", model: "demo" },
       result: { task_id: "tsk_02", state: "pending" },

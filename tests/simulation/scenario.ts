@@ -30,7 +30,7 @@ export interface Scenario {
   readonly faults: readonly ScheduledFault[];
 }
 
-export interface Dispatch {
+interface Dispatch {
   readonly nth: number;
   readonly at: number;
   readonly user: number;

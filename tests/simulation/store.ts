@@ -317,4 +317,4 @@ export function alive(task: Task): boolean {
   return !isTerminal(task.state);
 }
 
-export type { Call, Task, User };
+export type { Task, User };
