@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { findAgent } from "#agents";
 import { type Files, TestChange } from "#tests/support/check-trees.ts";
+import { within } from "#tests/support/within.ts";
+import { fileProblems } from "../validation/files.ts";
 
 const CONFLICT = "a\n<<<<<<< ours\nb\n=======\nc\n>>>>>>> theirs\n";
 
@@ -31,6 +33,14 @@ describe("CodeAgent's result", () => {
     expect(await problems({}, { "a.md": CONFLICT.replaceAll("\n", "\r\n") })).toHaveLength(1);
     expect(await problems({ "a.md": CONFLICT }, { "a.md": `${CONFLICT}more\n` })).toEqual([]);
     expect(await problems({}, { "a.md": "Title\n=======\ntext\n" })).toEqual([]);
+  });
+
+  it("is judged at once whatever it is full of", async () => {
+    for (const piece of ["<<<<<<< a\n", "=======\n", "<<<<<<< a\n=======\n", "<<<<<<< a\n>>>>>>> b\n"]) {
+      const after = new TextEncoder().encode(piece.repeat(1_000_000 / piece.length));
+      const change = { files: [{ path: "a.md", before: null, after }], answer: "" };
+      expect(within(10_000, () => fileProblems(change))).toEqual([]);
+    }
   });
 
   it("is refused below .git, whatever its case, and nowhere else", async () => {

@@ -133,6 +133,9 @@ describe("a preview", () => {
     ]) {
       within(10_000, () => previewProblems(page(piece.repeat(500_000 / piece.length))));
     }
+    for (const piece of ["<!---->", "<!---->\n", "<!--"]) {
+      within(10_000, () => previewProblems(piece.repeat(500_000 / piece.length)));
+    }
     within(10_000, () => previewProblems(page("", `<style>url(${" ".repeat(500_000)}</style>`)));
     expect(previewProblems(page("x".repeat(1_100_000)))).toEqual(["it is larger than 1 MiB."]);
     expect(previewProblems(page("<p>".repeat(60_000)))).toEqual([

@@ -24,12 +24,14 @@ export interface Html {
 const RAW = new Set(["script", "style", "title", "textarea"]);
 const NAME = /[a-zA-Z][^\s/>]*/y;
 const SPACE = /[\s/]*/y;
+const BLANK = /\s*/y;
+const DOCTYPE = /<!doctype html\s*>/iy;
 const ATTRIBUTE = /([^\s"'<>/=]+)(?:\s*=\s*(?:"([^"]*)"|'([^']*)'|([^\s"'=<>`]+)))?/y;
 const MAX_TAGS = 50_000;
 
 /** Tags of a document in order: enough of the HTML standard's tokenizer for documents that mean what they say. */
 export function readHtml(text: string): Html {
-  const doctype = /^\ufeff?\s*(<!--[\s\S]*?-->\s*)*<!doctype html\s*>/i.test(text);
+  const doctype = beginsWithDoctype(text);
   const tags: Tag[] = [];
   const lines = new LineCounter(text);
   for (let at = text.indexOf("<"); at !== -1; at = text.indexOf("<", at)) {
@@ -68,6 +70,18 @@ export function readHtml(text: string): Html {
     at = tag.end;
   }
   return { doctype, tags };
+}
+
+/** Only space and comments may come before it; a byte order mark counts as space. */
+function beginsWithDoctype(text: string): boolean {
+  let at = match(BLANK, text, 0)?.[0].length ?? 0;
+  while (text.startsWith("<!--", at)) {
+    const end = text.indexOf("-->", at + 4);
+    if (end === -1) return false;
+    at = end + 3;
+    at += match(BLANK, text, at)?.[0].length ?? 0;
+  }
+  return match(DOCTYPE, text, at) !== undefined;
 }
 
 function readTag(

@@ -2,6 +2,11 @@ import { describe, expect, it } from "vitest";
 import { findAgent } from "#agents";
 import { type Finding, findingSchema } from "#schemas";
 import { type Files, TestChange } from "#tests/support/check-trees.ts";
+import { within } from "#tests/support/within.ts";
+import { dockerfiles, scripts } from "./manifests/containers.ts";
+import { packageLocks, packageManifests } from "./manifests/npm.ts";
+import { pyprojects, requirements } from "./manifests/python.ts";
+import { workflows } from "./manifests/workflows.ts";
 
 const PROJECT: Files = {
   "src/db.js": 'query("select " + name);\nexport {};\n',
@@ -249,6 +254,18 @@ describe("manifest rules", () => {
       "nul.txt": "AKIA\0",
     };
     await found(hostile);
+    // By themselves, so that they can be ended by force.
+    for (const piece of ["[", "[[", "curl ", " ", "\n", "  \n", '"', "${{ ", "-R "]) {
+      const text = piece.repeat(500_000 / piece.length);
+      for (const scanner of [pyprojects, requirements, dockerfiles, scripts, workflows, packageLocks]) {
+        within(10_000, () => scanner.scan({ path: "a", text, paths: new Set() }));
+      }
+    }
+    const dependencies = Object.fromEntries(
+      Array.from({ length: 2000 }, (_, nth) => [`package-${nth}`, "*"]),
+    );
+    const text = "\n".repeat(1_500_000) + JSON.stringify({ dependencies });
+    within(10_000, () => packageManifests.scan({ path: "package.json", text, paths: new Set() }));
     const many = Object.fromEntries(Array.from({ length: 3010 }, (_, i) => [`f${i}`, "x"]));
     expect((await audit(answer([]), many)).checks).toMatchObject([
       { passed: false, output: "3000 files looked through, 0 findings; 10 files were too many." },

@@ -38,6 +38,13 @@ function insideRepository(path: string): boolean {
   return path.split("/").some((part) => part.toLowerCase() === ".git");
 }
 
+/** One after the other, each looked for once from where the last one ended: a text full of them costs no more. */
 function hasConflictMarkers(text: string): boolean {
-  return /^<{7} .*\r?$[\s\S]*?^={7}\r?$[\s\S]*?^>{7} /m.test(text);
+  let at = 0;
+  for (const marker of [/^<{7} /gm, /^={7}\r?$/gm, /^>{7} /gm]) {
+    marker.lastIndex = at;
+    if (!marker.test(text)) return false;
+    at = marker.lastIndex;
+  }
+  return true;
 }

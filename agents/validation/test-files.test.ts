@@ -58,6 +58,8 @@ describe("test files", () => {
       "it",
       "t . ",
       "'''",
+      '\\"',
+      "\\'",
       "@pytest",
       " ",
       "\n",

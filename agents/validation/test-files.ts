@@ -42,7 +42,8 @@ const LANGUAGES: readonly Language[] = [
       /@(?:pytest\.mark|unittest)\.(?:skip\w*|xfail|expectedFailure)|\.skipTest\(|\bpytest\.(?:skip|xfail)\(|\bSkipTest\b/g,
     bare: (text) =>
       text.replace(
-        /("""|''')[\s\S]*?\1|"[^"\\\n]*(?:\\.[^"\\\n]*)*"|'[^'\\\n]*(?:\\.[^'\\\n]*)*'|#.*/g,
+        // A string that is not closed ends with its line: looking for its end from every quote takes for ever.
+        /("""|''')[\s\S]*?\1|"[^"\\\n]*(?:\\.[^"\\\n]*)*"?|'[^'\\\n]*(?:\\.[^'\\\n]*)*'?|#.*/g,
         '""',
       ),
   },

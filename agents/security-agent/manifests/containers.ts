@@ -36,7 +36,7 @@ export function commandIssue(line: string): Issue | undefined {
     };
   }
   if (
-    /\b(curl|wget)\b[^|;&]*\|\s*(sudo\s+)?(\S*\/)?(ba|z|da)?sh\b|\b(ba)?sh\s+-c\s+["']?\$\((curl|wget)\b/.test(
+    /\b(curl|wget)\b[^|;&]{0,300}\|\s*(sudo\s+)?(\S*\/)?(ba|z|da)?sh\b|\b(ba)?sh\s+-c\s+["']?\$\((curl|wget)\b/.test(
       line,
     )
   ) {

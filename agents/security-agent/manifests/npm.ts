@@ -21,6 +21,8 @@ const LOCKS = [
 ];
 const INSTALL_SCRIPTS = ["preinstall", "install", "postinstall", "prepare"];
 const MAX_PACKAGES = 2000;
+/** Of one section: each has its line looked for from the beginning. */
+const MAX_FINDINGS = 25;
 
 /** package.json: where packages come from, whether the same ones come next time, what runs on installation. */
 export const packageManifests: Scanner = {
@@ -63,18 +65,20 @@ const UNCHECKED: Issue = {
 function dependencyFindings(file: ScannedFile, section: string, dependencies: unknown): Finding[] {
   if (dependencies === null || typeof dependencies !== "object") return [];
   const start = Math.max(0, file.text.indexOf(`"${section}"`));
-  return Object.entries(dependencies)
-    .slice(0, MAX_PACKAGES)
-    .flatMap(([name, version]: [string, unknown]) => {
-      if (typeof version !== "string") return [];
-      const at = file.text.indexOf(JSON.stringify(name), start);
-      const line = lineAt(file.text, at === -1 ? start : at);
-      const issues = [
-        nameIssue(name),
-        sourceIssue(`\`${shortened(name)}\``, version) ?? versionIssue(name, version),
-      ];
-      return issues.flatMap((issue) => (issue === undefined ? [] : [{ file: file.path, line, ...issue }]));
-    });
+  const found: Finding[] = [];
+  for (const [name, version] of Object.entries(dependencies).slice(0, MAX_PACKAGES)) {
+    if (typeof version !== "string") continue;
+    const issues = [
+      nameIssue(name),
+      sourceIssue(`\`${shortened(name)}\``, version) ?? versionIssue(name, version),
+    ].flatMap((issue) => issue ?? []);
+    if (issues.length === 0) continue;
+    const at = file.text.indexOf(JSON.stringify(name), start);
+    const line = lineAt(file.text, at === -1 ? start : at);
+    found.push(...issues.map((issue) => ({ file: file.path, line, ...issue })));
+    if (found.length >= MAX_FINDINGS) break;
+  }
+  return found;
 }
 
 function nameIssue(name: string): Issue | undefined {

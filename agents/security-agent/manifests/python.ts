@@ -25,7 +25,7 @@ export const pyprojects: Scanner = {
     let table = "";
     let list = false;
     return byLine(file, (line) => {
-      const [, header] = /^\s*\[+([^\]]+)\]+\s*$/.exec(line) ?? [];
+      const [, header] = /^\s*\[{1,2}([^[\]]+)\]{1,2}\s*$/.exec(line) ?? [];
       if (header !== undefined) {
         table = header.trim();
         return undefined;

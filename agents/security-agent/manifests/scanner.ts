@@ -17,6 +17,8 @@ export interface Scanner {
 /** What stands for a finding but its place. */
 export type Issue = Pick<Finding, "severity" | "cwe" | "title" | "detail"> & { readonly fix: string };
 
+/** Longer lines are data: what they hold is nobody's manifest, and reading them takes more than it finds. */
+const MAX_LINE_CHARS = 5000;
 /** Longest piece of a file repeated in a finding. */
 const QUOTE_CHARS = 80;
 
@@ -47,7 +49,7 @@ export function byLine(
   issueOf: (line: string, index: number) => Issue | undefined,
 ): Finding[] {
   return text.split(/\r?\n/).flatMap((line, index) => {
-    const issue = issueOf(line, index);
+    const issue = line.length > MAX_LINE_CHARS ? undefined : issueOf(line, index);
     return issue === undefined ? [] : [{ file: path, line: index + 1, ...issue }];
   });
 }

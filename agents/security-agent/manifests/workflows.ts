@@ -9,7 +9,7 @@ const FOREIGN =
 export const workflows: Scanner = {
   wants: (path) => /(^|\/)\.github\/(workflows|actions)\/.+\.ya?ml$/.test(path),
   scan(file) {
-    const privileged = /^\s*pull_request_target\s*:?|[[,\s]pull_request_target\b/m.test(file.text);
+    const privileged = /^[ \t]*pull_request_target\b|[[,\s]pull_request_target\b/m.test(file.text);
     let runs = false;
     let depth = 0;
     return byLine(file, (line) => {
