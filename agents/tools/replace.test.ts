@@ -58,6 +58,14 @@ describe("replacing text in a file", () => {
     expect(replaceText("a\r\nb\nc", "b\nc", "d\ne").text).toBe("a\r\nd\ne");
   });
 
+  it("refuses what would fill the memory, and counts no more places than anybody means", () => {
+    const long = "a".repeat(10_000_000);
+    expect(() => replaceText(long, "a", "b")).toThrow("more than 50000 times");
+    expect(() => replaceText(long, "a", "b", true)).toThrow("too much to replace");
+    expect(() => replaceText("a".repeat(50_000), "a", "b".repeat(4000), true)).toThrow("too much to replace");
+    expect(replaceText("a".repeat(50_000), "a", "bc", true).text).toBe("bc".repeat(50_000));
+  });
+
   it("names the nearest line when it is not there", () => {
     const file = "import x\n\nfunction add(one, other) {\n  return one + other;\n}\n";
     expect(() => replaceText(file, "  function add(one,other) {\n", "x")).toThrow(

@@ -4,6 +4,9 @@ import { ToolFailure } from "./tool.ts";
 /** Beyond this no search for a similar line is made: it looks at every one. */
 const MAX_COMPARED_CHARS = 1024 * 1024;
 const MAX_QUOTED_CHARS = 200;
+/** More places than anybody means, and more text than any file holds: it is made in the server's own memory. */
+const MAX_PLACES = 50_000;
+const MAX_RESULT_CHARS = 64 * 1024 * 1024;
 const MAX_NAMED_LINES = 10;
 
 export interface Replacement {
@@ -25,6 +28,9 @@ export function replaceText(text: string, old: string, next: string, all = false
   if (places.length === 0) throw new ToolFailure(notThere(text, old));
   const lines = linesAt(text, places);
   if (places.length > 1 && !all) throw new ToolFailure(tooMany(lines));
+  if (places.length > MAX_PLACES || text.length + places.length * to.length > MAX_RESULT_CHARS) {
+    throw new ToolFailure("That is too much to replace at once. Use bash, for instance with sed.");
+  }
   const parts: string[] = [];
   let end = 0;
   for (const place of places) {
@@ -43,10 +49,12 @@ function asWritten(text: string, old: string, next: string): [old: string, next:
   return [converted(old), converted(next)];
 }
 
-/** Where it stands, from the left, none overlapping another. */
+/** Where it stands, from the left, none overlapping another; one more than the most when there are more. */
 function placesOf(text: string, part: string): number[] {
   const places: number[] = [];
-  for (let at = text.indexOf(part); at !== -1; at = text.indexOf(part, at + part.length)) places.push(at);
+  for (let at = text.indexOf(part); at !== -1; at = text.indexOf(part, at + part.length)) {
+    if (places.push(at) > MAX_PLACES) break;
+  }
   return places;
 }
 
@@ -61,8 +69,9 @@ function linesAt(text: string, places: readonly number[]): number[] {
 
 function tooMany(lines: readonly number[]): string {
   const named = lines.slice(0, MAX_NAMED_LINES).join(", ") + (lines.length > MAX_NAMED_LINES ? ", …" : "");
+  const times = lines.length > MAX_PLACES ? `more than ${MAX_PLACES} times` : count(lines.length, "time");
   return (
-    `oldString is there ${count(lines.length, "time")} (lines ${named}). ` +
+    `oldString is there ${times} (lines ${named}). ` +
     "Give more of the lines around it so that it is unique, or set replaceAll."
   );
 }
