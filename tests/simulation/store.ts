@@ -1,6 +1,6 @@
 import { isTerminal, type TaskState } from "#schemas/events.ts";
 import { Money } from "./store-money.ts";
-import type { Call, Limits, NewTask, SimEvent, Task, User } from "./store-rows.ts";
+import type { Limits, NewTask, SimEvent, Task, User } from "./store-rows.ts";
 
 /** An instance without a heartbeat for this long counts as gone, ms. */
 const ALIVE_MS = 15_000;
