@@ -137,6 +137,8 @@ export const changeMethods = {
     summary:
       "Make a change, or some of its hunks, the project's next revision, merging with what came since. A conflict needs a resolution per file. What was not tried in this form is tried first by the project's own checks.",
     access: "developer",
+    // Trying it runs the project's tests, and each command has a time-out of its own.
+    lasting: true,
     params: z.strictObject({
       change_id: idSchema,
       /** What to accept; without it everything. The rest becomes another proposed change. */

@@ -99,6 +99,19 @@ describe("[AG-2] a change that lands", () => {
     expect(await textAt(shop, "price.js")).toBe("export const price = 13;\n");
   });
 
+  it("takes as long as the project's own checks do, which is longer than other calls may", async () => {
+    await using slow = await apiServer({}, { call: 1000 });
+    const eve = await slow.user("eve");
+    const scripts = { test: "sleep 2 && node --test" };
+    const files = { ...SHOP, "package.json": JSON.stringify({ type: "module", scripts }) };
+    const shop = await TestProject.make(slow.test.database, files, eve.id);
+    const { revision } = await shop.head();
+    const change = await shop.propose(TAXED, revision);
+    await shop.commit({ "README.md": "# Shop\n" });
+    const accepted = await eve.client.call("change.accept", { change_id: change });
+    expect(accepted).toMatchObject({ revision: revision + 2 });
+  });
+
   it("leaves nothing behind: no slot in use, no directory", async () => {
     const shop = await project();
     const { revision } = await shop.head();

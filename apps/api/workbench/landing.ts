@@ -3,13 +3,15 @@ import type { Database } from "#database";
 import { readTree } from "#database/projects/index.ts";
 import type { Delta } from "#database/projects/types.ts";
 import type { Config } from "#platform/config/config.ts";
-import type { Sandboxes } from "#sandbox";
+import type { Sandboxes, Slot } from "#sandbox";
 import { AppError } from "#schemas";
 import { CheckTrees, checksPlace } from "#workspaces/checks.ts";
 import { PerUser } from "../per-user.ts";
 import { checkRoom } from "./workplace.ts";
 
 const MAX_SHOWN_PROBLEMS = 5;
+/** For a sandbox to become free, ms. */
+const MAX_WAIT_MS = 60_000;
 
 export interface LandingDeps {
   readonly database: Database;
@@ -55,6 +57,19 @@ export class Landing {
     );
   }
 
+  /** The call has no time-out but its own parts'. @throws AppError Unavailable when all are in use for too long. */
+  async #slot(signal: AbortSignal): Promise<Slot> {
+    const patience = AbortSignal.timeout(MAX_WAIT_MS);
+    try {
+      return await this.#deps.sandboxes.slots.acquire(AbortSignal.any([signal, patience]));
+    } catch (error) {
+      if (signal.aborted || !patience.aborted) throw error;
+      throw new AppError("Unavailable", "There is no sandbox free to try the change in.", {
+        hint: "Nothing was changed. Try again when others' tasks have ended, or accept it untried with force.",
+      });
+    }
+  }
+
   async #judge(user_id: string, merged: Merged, signal: AbortSignal): Promise<Verdict> {
     const { database, config, sandboxes } = this.#deps;
     const most = config.workbench.programsPerUser;
@@ -69,7 +84,7 @@ export class Landing {
     try {
       await checkRoom(config);
       const tree = await readTree(database.db, merged.project_id, merged.head_revision);
-      const slot = await sandboxes.slots.acquire(signal);
+      const slot = await this.#slot(signal);
       try {
         const place = checksPlace(database.db, config, { host: sandboxes, slot, signal });
         await using trees = new CheckTrees(place, tree, merged.files, merged.head_revision);
