@@ -4,6 +4,7 @@ import { orAborted } from "#platform/waiting.ts";
 export class PauseGate {
   #open: PromiseWithResolvers<void> | undefined;
   #since = 0;
+  #formerMs = 0;
   readonly #onChange: (paused: boolean) => void;
 
   /** `onChange` hears of every change, not of repetitions. */
@@ -15,9 +16,9 @@ export class PauseGate {
     return this.#open !== undefined;
   }
 
-  /** How long it has been paused by now, ms; 0 when it is not. */
+  /** How long it has been paused by now, all pauses together, ms. */
   get pausedMs(): number {
-    return this.#open === undefined ? 0 : performance.now() - this.#since;
+    return this.#formerMs + (this.#open === undefined ? 0 : performance.now() - this.#since);
   }
 
   set(paused: boolean): void {
@@ -26,6 +27,7 @@ export class PauseGate {
       this.#open = Promise.withResolvers<void>();
       this.#since = performance.now();
     } else {
+      this.#formerMs = this.pausedMs;
       this.#open?.resolve();
       this.#open = undefined;
     }

@@ -234,8 +234,9 @@ export class TaskRun {
     this.#note(paused ? "Paused: it waits before its next model call." : "Goes on.");
     clearTimeout(this.#pauseTimer);
     if (!paused) return;
-    const { pauseMs } = this.#deps.config.run;
-    this.#pauseTimer = setTimeout(() => this.stop.stop("paused"), pauseMs);
+    // All pauses together: a turn's and a token's time are counted with no more than these.
+    const left = this.#deps.config.run.pauseMs - this.#gate.pausedMs;
+    this.#pauseTimer = setTimeout(() => this.stop.stop("paused"), Math.max(0, left));
   }
 
   #note(note: string): void {

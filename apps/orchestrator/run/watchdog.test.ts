@@ -70,7 +70,21 @@ describe("pause gate", () => {
     await passed;
     expect(order).toEqual(["resumed", "passed"]);
     expect(changes).toEqual([true, false]);
+  });
+
+  it("counts all pauses together, and nothing between them", async () => {
+    const gate = new PauseGate(() => undefined);
     expect(gate.pausedMs).toBe(0);
+    gate.set(true);
+    await sleep(20);
+    gate.set(false);
+    const first = gate.pausedMs;
+    expect(first).toBeGreaterThan(0);
+    await sleep(20);
+    expect(gate.pausedMs).toBe(first);
+    gate.set(true);
+    await sleep(20);
+    expect(gate.pausedMs).toBeGreaterThan(first);
   });
 
   it("lets go of who is told to stop, paused or not", async () => {
