@@ -8,9 +8,12 @@ import {
   QUEUE_CHANNEL,
   reapExpired,
   removeInstance,
+  renewLease,
+  renewLeases,
 } from "#database/queue/index.ts";
 import type { Admission, PoolLoad } from "#platform/host/admission.ts";
 import type { AdmissionReason } from "#schemas";
+import { LeaseRenewals } from "./run/lease-renewals.ts";
 import type { RunDeps } from "./run/run-deps.ts";
 import { TaskRun } from "./run/task-run.ts";
 
@@ -18,8 +21,10 @@ const TICK_MS = 900;
 const HEARTBEAT_MS = 4000;
 /** After the grace period runs are told to stop; their ends are put on record within this. */
 const STOP_MS = 8000;
+/** Part of a lease for which renewals are gathered. */
+const GATHER_SHARE = 1 / 40;
 
-export interface WorkerDeps extends RunDeps {
+export interface WorkerDeps extends Omit<RunDeps, "leases"> {
   readonly admission: Admission;
   /** What processes that start and end mean for memory. */
   load(): PoolLoad;
@@ -28,6 +33,7 @@ export interface WorkerDeps extends RunDeps {
 /** Takes tasks from the queue while the machine has room for them, and sees each one to its end. */
 export class Worker {
   readonly #deps: WorkerDeps;
+  readonly #leases: LeaseRenewals;
   readonly #active = new Map<string, { run: TaskRun; ended: Promise<void> }>();
   readonly #closing = new AbortController();
   readonly #unlisten: (() => Promise<void>)[] = [];
@@ -39,6 +45,13 @@ export class Worker {
 
   private constructor(deps: WorkerDeps) {
     this.#deps = deps;
+    const { database, config } = deps;
+    const { leaseMs } = config.queue;
+    this.#leases = new LeaseRenewals({
+      gatherMs: leaseMs * GATHER_SHARE,
+      some: (leases) => renewLeases(database.db, leases, leaseMs),
+      one: (task_id, attempt) => renewLease(database.db, task_id, attempt, leaseMs),
+    });
   }
 
   /** Start claiming. @throws when the database cannot be listened to. */
@@ -159,7 +172,7 @@ export class Worker {
   #begin(task: ClaimedTask): void {
     const { log } = this.#deps;
     const named = log.child({ task_id: task.id, attempt: task.attempt });
-    const run = new TaskRun(task, { ...this.#deps, log: named });
+    const run = new TaskRun(task, { ...this.#deps, leases: this.#leases, log: named });
     const ended = run.run().finally(() => {
       this.#active.delete(task.id);
       this.#wake.resolve();

@@ -7,7 +7,7 @@ export { type Enqueued, enqueueTask, type NewTask } from "./enqueue.ts";
 export { type Finish, finishTask, requeueTask } from "./finish.ts";
 export type { TaskExtras } from "./insert.ts";
 export { type Heartbeat, heartbeat, removeInstance } from "./instances.ts";
-export { type Reaped, reapExpired, renewLease } from "./lease.ts";
+export { type Reaped, reapExpired, renewLease, renewLeases } from "./lease.ts";
 export { pauseTask, resumeTask } from "./pause.ts";
 export { type EnqueuedPlan, enqueuePlan, type NewPlan, type NewStep } from "./plan.ts";
 export {

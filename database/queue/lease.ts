@@ -26,6 +26,30 @@ export async function renewLease(
   return { alive: task !== undefined, cancel: task?.cancel ?? false, paused: task?.paused ?? false };
 }
 
+/**
+ * Keep many running tasks for another `lease_ms`, in one statement that waits for nobody: one whose row somebody has at
+ * this moment, or that is no longer the caller's, is missing in the answer, and `renewLease` says which of the two.
+ */
+export async function renewLeases(
+  db: Db,
+  leases: readonly { readonly task_id: string; readonly attempt: number }[],
+  lease_ms: number,
+): Promise<Map<string, { alive: true; cancel: boolean; paused: boolean }>> {
+  const { rows } = await sql<{ id: string; cancel: boolean; paused: boolean }>`
+    WITH free AS (
+      SELECT t.id FROM tasks t
+      JOIN unnest(${leases.map(({ task_id }) => task_id)}::text[], ${leases.map(({ attempt }) => attempt)}::integer[])
+        AS l(id, attempt) ON l.id = t.id AND l.attempt = t.attempt
+      WHERE t.state = 'running' FOR NO KEY UPDATE OF t SKIP LOCKED
+    )
+    UPDATE tasks SET lease_until = clock_timestamp() + make_interval(secs => ${lease_ms}::float8 / 1000)
+    FROM free WHERE tasks.id = free.id
+    RETURNING tasks.id, cancel_requested_at IS NOT NULL AS cancel, paused_at IS NOT NULL AS paused`.execute(
+    db,
+  );
+  return new Map(rows.map(({ id, cancel, paused }) => [id, { alive: true, cancel, paused }]));
+}
+
 export interface Reaped {
   requeued: number;
   failed: number;

@@ -14,6 +14,7 @@ import {
   readEvents,
   reapExpired,
   renewLease,
+  renewLeases,
   requestCancel,
   requeueTask,
   settleCall,
@@ -280,6 +281,25 @@ describe("leases", () => {
     await requestCancel(db, "admin", task.id);
     expect(await renewLease(db, task.id, 1, 5000)).toEqual({ alive: true, cancel: true, paused: false });
     await finishTask(db, { task_id: task.id, attempt: 1, state: "cancelled" });
+  });
+
+  it("many are renewed at once: what another attempt or somebody's transaction has is passed over", async () => {
+    const { db } = test.database;
+    const [kept, stale, held] = [await running(), await running(), await running()];
+    await loseLease(kept.id);
+    await requestCancel(db, "admin", kept.id);
+    const leases = [kept, stale, held].map(({ id }) => ({ task_id: id, attempt: id === stale.id ? 2 : 1 }));
+    const renewed = await db.transaction().execute(async (trx) => {
+      await trx.selectFrom("tasks").select("id").where("id", "=", held.id).forNoKeyUpdate().execute();
+      return await renewLeases(db, leases, 5000);
+    });
+    expect([...renewed]).toEqual([[kept.id, { alive: true, cancel: true, paused: false }]]);
+    expect(await reapExpired(db)).toEqual({ requeued: 0, failed: 0, cancelled: 0 });
+    expect([...(await renewLeases(db, leases, 5000)).keys()].toSorted()).toEqual(
+      [kept.id, held.id].toSorted(),
+    );
+    for (const { id } of [kept, stale, held])
+      await finishTask(db, { task_id: id, attempt: 1, state: "cancelled" });
   });
 
   it("reaping passes over what the caller itself is at work on", async () => {

@@ -7,6 +7,7 @@ import type { TaskTokens } from "#platform/tokens/index.ts";
 import type { SandboxHost } from "#sandbox";
 import type { PlanStep, TaskError } from "#schemas";
 import type { Runner } from "../runners/runner.ts";
+import type { LeaseRenewals } from "./lease-renewals.ts";
 
 /** What a run needs from the outside; `log` names its task. */
 export interface RunDeps {
@@ -17,6 +18,7 @@ export interface RunDeps {
   readonly runners: Readonly<Record<string, Runner>>;
   readonly host: Pick<SandboxHost, "start">;
   readonly taskTokens: TaskTokens;
+  readonly leases: LeaseRenewals;
 }
 
 export type RunningTask = ClaimedTask;

@@ -1,7 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { type Agent, findAgent } from "#agents";
 import { appendEvents } from "#database/events/index.ts";
-import { renewLease } from "#database/queue/index.ts";
 import { AppError } from "#schemas";
 import { DiskGuard } from "#workspaces/disk-guard.ts";
 import { Workspace } from "#workspaces/workspace.ts";
@@ -59,11 +58,11 @@ export class TaskRun {
   /** Run it to its end on record. Never throws. */
   async run(): Promise<void> {
     const { id, attempt } = this.#task;
-    const { database, config, log } = this.#deps;
+    const { leases, config, log } = this.#deps;
     using _lease = new LeaseKeeper({
       leaseMs: config.queue.leaseMs,
       renew: async () => {
-        const lease = await renewLease(database.db, id, attempt, config.queue.leaseMs);
+        const lease = await leases.renew(id, attempt);
         // The word itself may have been lost.
         if (lease.alive) this.paused = lease.paused;
         return lease;
