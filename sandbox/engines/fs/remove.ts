@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import type { Dirent } from "node:fs";
 import { chmod, lstat, opendir, rename, rmdir, unlink } from "node:fs/promises";
 import { AppError } from "#schemas";
-import { at, closeNow, errorCode, ignoring, type Name, openDirectory, self } from "./descriptors.ts";
+import { at, close, errorCode, ignoring, type Name, openDirectory, self } from "./descriptors.ts";
 
 /** What goes deeper is first moved up, so that neither stack nor descriptors grow with the tree. */
 const MAX_DEPTH = 32;
@@ -62,7 +62,8 @@ async function removeDirectory(parent: number, name: Name, depth: number, remova
     }
     await emptyAndRemove({ parent, name, directory }, depth, removal);
   } finally {
-    closeNow(directory);
+    // Of a directory that was removed this is the end: the kernel gives its blocks back, which waits for the disk.
+    await close(directory);
   }
 }
 
@@ -129,7 +130,7 @@ export async function removeTree(parent: number, name: Name, timeoutMs: number):
     try {
       await emptyAndRemove({ parent, name, directory: top }, 0, { top, deadline });
     } finally {
-      closeNow(top);
+      await close(top);
     }
     return true;
   } catch (error) {
