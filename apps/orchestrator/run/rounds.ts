@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { type Agent, parsePlan, type Verdict } from "#agents";
 import { orAborted } from "#platform/waiting.ts";
 import type { Slot } from "#sandbox";
@@ -14,6 +15,8 @@ const MAX_PROBLEMS = 20;
 const MAX_PROBLEM_CHARS = 2000;
 /** Of what a failed check said, fed back to the agent. */
 const MAX_CHECK_CHARS = 4000;
+/** A trial that was broken off has ended its commands and removed its files by then. */
+const JUDGE_END_MS = 10_000;
 const NOTHING_TO_JUDGE: Verdict = { problems: [], checks: [] };
 
 export interface RoundsInput {
@@ -112,10 +115,13 @@ export class Rounds {
   async #judge(result: Result): Promise<Verdict> {
     const { agent, workspace, slot, stop, deps, busy } = this.#input;
     busy(true);
+    const judging = judge(agent, workspace, result, { host: deps.host, slot, signal: stop.signal }, deps);
     try {
-      const bench = { host: deps.host, slot, signal: stop.signal };
-      return await orAborted(judge(agent, workspace, result, bench, deps), stop.signal);
+      return await orAborted(judging, stop.signal);
     } finally {
+      // What is still being made or ended in the slot must not go on when the slot is somebody else's.
+      const over = Promise.allSettled([judging]);
+      await Promise.race([over, sleep(JUDGE_END_MS, undefined, { ref: false })]);
       busy(false);
     }
   }
