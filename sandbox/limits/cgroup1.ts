@@ -26,6 +26,7 @@ import {
   OWN_PROCESSES,
 } from "./limits.ts";
 import { shareMachine } from "./shared.ts";
+import { GroupStock } from "./stock.ts";
 
 const FREEZE_ATTEMPTS = 400;
 const FREEZE_WAIT_MS = 5;
@@ -41,6 +42,8 @@ interface Homes {
   freezer?: string;
   cpuacct?: string;
 }
+
+const directoriesOf = (groups: Homes) => Object.values(groups) as string[];
 
 async function freezerSettled(group: string, state: "FROZEN" | "THAWED"): Promise<void> {
   for (let attempt = 0; attempt < FREEZE_ATTEMPTS; attempt += 1) {
@@ -89,13 +92,12 @@ async function setWeight(groups: Homes, weight: number): Promise<void> {
   }
 }
 
-function groupAt(groups: Homes): ControlGroup {
-  const directories = Object.values(groups) as string[];
+function groupAt(groups: Homes, stock: GroupStock, name: string): ControlGroup {
   return {
-    join: directories.map((directory) => join(directory, "cgroup.procs")),
+    join: directoriesOf(groups).map((directory) => join(directory, "cgroup.procs")),
     watched: false,
     prlimit: [],
-    attach: () => undefined,
+    attach: () => stock.begun(name),
     pids: () => pidsIn(groups.pids),
     use: () => use(groups),
     setWeight: (weight) => setWeight(groups, weight),
@@ -112,9 +114,7 @@ function groupAt(groups: Homes): ControlGroup {
       memory: await field(groups.memory, "memory.oom_control", "oom_kill"),
       processes: await field(groups.pids, "pids.events", "max"),
     }),
-    remove: async () => {
-      await Promise.all(directories.map(removeGroup));
-    },
+    remove: async () => stock.giveBack(name),
   };
 }
 
@@ -160,30 +160,50 @@ async function findRoots(): Promise<Homes> {
 export async function openCgroup1(instance: string): Promise<LimitDriver> {
   const families = below(await findRoots(), FAMILY);
   const homes = below(families, instance);
-  const close = async () => {
-    await Promise.all((Object.values(homes) as string[]).map(removeGroup));
+  const remove = async (groups: Homes) => {
+    await Promise.all(directoriesOf(groups).map(removeGroup));
   };
-  const all: ControlGroups = {
-    async create(name, limits) {
+  const stock = new GroupStock({
+    async make(name) {
       const groups = below(homes, name);
-      await Promise.all((Object.values(groups) as string[]).map((directory) => mkdir(directory)));
-      await setLimits(groups, limits);
-      return groupAt(groups);
+      try {
+        await Promise.all(directoriesOf(groups).map((directory) => mkdir(directory)));
+      } catch (error) {
+        await remove(groups);
+        throw error;
+      }
+    },
+    remove: (name) => remove(below(homes, name)),
+  });
+  const all: ControlGroups = {
+    async create(limits) {
+      const name = await stock.take();
+      try {
+        const groups = below(homes, name);
+        await setLimits(groups, limits);
+        return groupAt(groups, stock, name);
+      } catch (error) {
+        stock.giveBack(name);
+        throw error;
+      }
     },
     cpuMs: () => cpuMs(homes),
-    close,
+    async close() {
+      await stock.close();
+      await remove(homes);
+    },
   };
   try {
-    await makeDirectories(...(Object.values(families) as string[]), ...(Object.values(homes) as string[]));
+    await makeDirectories(...directoriesOf(families), ...directoriesOf(homes));
     // All sandboxes together weigh as much as one busy program per core, whatever their number.
     if (families.cpu !== undefined) {
       await write(families.cpu, "cpu.shares", GROUP_SHARES * availableParallelism());
     }
     const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
-    await (await all.create("trial", trial)).remove();
+    await (await all.create(trial)).remove();
     return shareMachine(all);
   } catch (error) {
-    await close();
+    await all.close();
     throw error;
   }
 }

@@ -26,6 +26,7 @@ import {
   OWN_PROCESSES,
 } from "./limits.ts";
 import { shareMachine } from "./shared.ts";
+import { GroupStock } from "./stock.ts";
 
 const FREEZE_ATTEMPTS = 400;
 const FREEZE_WAIT_MS = 5;
@@ -76,12 +77,12 @@ async function setWeight(group: string, weight: number): Promise<void> {
   await write(group, "cpu.weight", weight).catch(() => undefined);
 }
 
-function groupAt(group: string): ControlGroup {
+function groupAt(group: string, stock: GroupStock, name: string): ControlGroup {
   return {
     join: [join(group, "cgroup.procs")],
     watched: false,
     prlimit: [],
-    attach: () => undefined,
+    attach: () => stock.begun(name),
     pids: () => pidsIn(group),
     use: () => usageOf(group),
     setWeight: (weight) => setWeight(group, weight),
@@ -97,7 +98,7 @@ function groupAt(group: string): ControlGroup {
       memory: await field(group, "memory.events", "oom_kill"),
       processes: await field(group, "pids.events", "max"),
     }),
-    remove: () => removeGroup(group),
+    remove: async () => stock.giveBack(name),
   };
 }
 
@@ -147,19 +148,31 @@ async function driverAt(base: string, instance: string, root: number): Promise<L
   const home = join(family, instance);
   await makeDirectories(family, home);
   for (const directory of [family, home]) await delegate(directory, new Set());
+  const stock = new GroupStock({
+    make: (name) => mkdir(join(home, name)),
+    remove: (name) => removeGroup(join(home, name)),
+  });
   const groups: ControlGroups = {
-    async create(name, limits) {
-      const group = join(home, name);
-      await mkdir(group);
-      await setLimits(group, limits);
-      return groupAt(group);
+    async create(limits) {
+      const name = await stock.take();
+      try {
+        const group = join(home, name);
+        await setLimits(group, limits);
+        return groupAt(group, stock, name);
+      } catch (error) {
+        stock.giveBack(name);
+        throw error;
+      }
     },
     cpuMs: () => cpuMsOf(home),
-    close: () => removeGroup(home),
+    async close() {
+      await stock.close();
+      await removeGroup(home);
+    },
   };
   try {
     const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
-    await (await groups.create("trial", trial)).remove();
+    await (await groups.create(trial)).remove();
     return shareMachine(groups);
   } catch (error) {
     await groups.close();

@@ -28,7 +28,7 @@ export interface LimitGroup {
   killAll(): Promise<void>;
   stats(): Promise<SandboxStats>;
   hits(): Promise<LimitHits>;
-  /** Give back what the group holds of the system; its processes are gone by then. */
+  /** Give back what the group holds of the system; its processes are gone by then. Does not wait for the kernel. */
   remove(): Promise<void>;
 }
 
@@ -43,7 +43,7 @@ export interface LimitRequest {
 /** One way of enforcing limits: the best that this machine gives us. */
 export interface LimitDriver {
   /** Throws AppError Cancelled when `signal` aborts before there is a group. */
-  create(name: string, limits: SandboxLimits, request: LimitRequest): Promise<LimitGroup>;
+  create(limits: SandboxLimits, request: LimitRequest): Promise<LimitGroup>;
   close(): Promise<void>;
 }
 
@@ -69,7 +69,7 @@ export interface ControlGroup extends Omit<LimitGroup, "freeze" | "thaw" | "rous
 
 /** Control groups of one hierarchy, or of one set of them. */
 export interface ControlGroups {
-  create(name: string, limits: SandboxLimits): Promise<ControlGroup>;
+  create(limits: SandboxLimits): Promise<ControlGroup>;
   /** CPU time that all groups have used so far, removed ones included, in ms; read at once. */
   cpuMs(): number;
   close(): Promise<void>;

@@ -106,7 +106,7 @@ class TreeGroup implements LimitGroup {
 /** Limits of last resort: resource limits on each process, and a watchdog over the tree. */
 export function openRlimits(): LimitDriver {
   return {
-    create: async (_name, limits) => new TreeGroup(limits),
+    create: async (limits) => new TreeGroup(limits),
     close: async () => undefined,
   };
 }

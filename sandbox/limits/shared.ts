@@ -189,7 +189,7 @@ class SharedMachine implements LimitDriver {
     this.#groups = groups;
   }
 
-  async create(name: string, limits: SandboxLimits, { owner, signal }: LimitRequest): Promise<LimitGroup> {
+  async create(limits: SandboxLimits, { owner, signal }: LimitRequest): Promise<LimitGroup> {
     if (signal.aborted || this.#closed) throw cancelled();
     const now = this.#host.now();
     const member = this.#turns.enter(this.#accounts.enter(owner, now), now);
@@ -201,7 +201,7 @@ class SharedMachine implements LimitDriver {
       await member.admitted.promise;
       await this.#still();
       if (signal.aborted || this.#closed) throw cancelled();
-      const group = await this.#groups.create(name, limits);
+      const group = await this.#groups.create(limits);
       const shared = new SharedGroup({ group, member, turns: this.#turns, host: this.#host });
       this.#members.set(member, shared);
       this.#decide();

@@ -75,7 +75,6 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
   readonly #terminals = new Set<RunTerminal>();
   /** Starts that wait for their turn. */
   readonly #waiting = new Map<AbortController, Slot>();
-  #count = 0;
   #closed = false;
 
   private constructor(input: RunEngineInput, filter: string) {
@@ -169,14 +168,13 @@ export class RunEngine implements Engine<SandboxSpec, SandboxProcess> {
     }
   }
 
-  async #limit({ name, limits, slot, owner }: SandboxSpec, signal?: AbortSignal): Promise<LimitGroup> {
+  async #limit({ limits, slot, owner }: SandboxSpec, signal?: AbortSignal): Promise<LimitGroup> {
     const waiting = new AbortController();
     const either = signal === undefined ? waiting.signal : AbortSignal.any([waiting.signal, signal]);
     this.#waiting.set(waiting, slot);
-    this.#count += 1;
     try {
       const request = { owner: owner ?? slot.dir, signal: either };
-      return await this.#input.limits().create(`${name}-${this.#count}`, limits, request);
+      return await this.#input.limits().create(limits, request);
     } finally {
       this.#waiting.delete(waiting);
     }
