@@ -11,6 +11,8 @@ type Change = MethodResult<"change.get">;
 type ChangeFile = Change["files"][number];
 type Side = "current" | "agent";
 const FILE_TONES = { added: "good", modified: "accent", deleted: "bad" } as const;
+/** What it comes to may be tried first, by the project's own tests; the server ends that by itself. */
+const TRIAL_MS = 20 * 60_000;
 
 interface ChangeReviewProps {
   changeId: string;
@@ -45,7 +47,8 @@ export function ChangeReview({ changeId, revision: projectRevision, model, onDec
     const { current_revision } = change.data;
     // Sides were chosen against this revision: newer work must not be overwritten by them.
     const decided = resolutions.length === 0 ? {} : { resolutions, current_revision };
-    await client.call("change.accept", { change_id: changeId, force, ...decided }).catch((error: unknown) => {
+    const wanted = { change_id: changeId, force, ...decided };
+    await client.call("change.accept", wanted, { timeoutMs: TRIAL_MS }).catch((error: unknown) => {
       // What overlaps may have changed since: show it as it is now, with nothing chosen.
       setSides({});
       change.reload();
