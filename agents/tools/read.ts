@@ -28,33 +28,44 @@ export const read = defineTool({
   title: ({ filePath }, directory) => shownPath(filePath, directory),
   async run({ filePath, offset = 1, limit = DEFAULT_LINES }, { host, outputChars }) {
     const path = hostPath(filePath, host.directory);
-    const lines = textOf(await host.read(path), path).split("\n");
-    // A last line feed ends a line, it does not begin another.
-    if (lines.at(-1) === "") lines.pop();
-    if (lines.length === 0) return "(The file is empty.)";
-    if (offset > lines.length) {
-      throw new ToolFailure(`${path} has only ${lines.length} lines; offset ${offset} is beyond its end.`);
+    const text = textOf(await host.read(path), path);
+    if (text === "") return "(The file is empty.)";
+    const lines = countLines(text);
+    if (offset > lines) {
+      throw new ToolFailure(`${path} has only ${lines} lines; offset ${offset} is beyond its end.`);
     }
-    return numbered(lines, { first: offset - 1, most: limit, chars: outputChars });
+    return numbered(text, { lines, first: offset - 1, most: limit, chars: outputChars });
   },
 });
 
-/** As many lines as fit, and how to go on. */
-function numbered(lines: readonly string[], part: { first: number; most: number; chars: number }): string {
+/** A last line feed ends a line, it does not begin another. */
+function countLines(text: string): number {
+  let lines = text.endsWith("\n") ? 0 : 1;
+  for (let at = text.indexOf("\n"); at !== -1; at = text.indexOf("\n", at + 1)) lines += 1;
+  return lines;
+}
+
+/** As many lines as fit, and how to go on. Only these are taken out: a file may be nothing but line feeds. */
+function numbered(text: string, part: { lines: number; first: number; most: number; chars: number }): string {
   const shown: string[] = [];
-  const end = Math.min(lines.length, part.first + part.most);
+  const end = Math.min(part.lines, part.first + part.most);
+  let begin = 0;
+  for (let line = 0; line < part.first; line += 1) begin = text.indexOf("\n", begin) + 1;
   let chars = 0;
   let at = part.first;
   for (; at < end; at += 1) {
-    const line = `${at + 1}\t${cut(lines[at] ?? "")}`;
+    const feed = text.indexOf("\n", begin);
+    const stop = feed === -1 ? text.length : feed;
+    const line = `${at + 1}\t${cut(text.slice(begin, stop))}`;
     chars += line.length + 1;
     if (chars > part.chars - 100 && shown.length > 0) break;
     shown.push(line);
+    begin = stop + 1;
   }
-  if (at < lines.length) {
-    shown.push(`(Lines ${part.first + 1}-${at} of ${lines.length}. Go on with offset ${at + 1}.)`);
+  if (at < part.lines) {
+    shown.push(`(Lines ${part.first + 1}-${at} of ${part.lines}. Go on with offset ${at + 1}.)`);
   } else if (part.first > 0) {
-    shown.push(`(Lines ${part.first + 1}-${at} of ${lines.length}: the end of the file.)`);
+    shown.push(`(Lines ${part.first + 1}-${at} of ${part.lines}: the end of the file.)`);
   }
   return shown.join("\n");
 }

@@ -8,6 +8,7 @@ export { collectBlobs, hashContent, putBlobs, readBlobs, readContents, storeFile
 export { previewChange } from "./change-merge.ts";
 export {
   type ChangeFile,
+  changeFiles,
   getChange,
   getOwnChange,
   insertChange,

@@ -2,6 +2,7 @@ import type { ChangeRow } from "#database";
 import {
   alreadyDecided,
   type ChangeFile,
+  changeFiles,
   decodeText,
   type FileVersion,
   getOwnChange,
@@ -18,6 +19,8 @@ import {
   rejectChange,
   revertChange,
 } from "#database/projects/index.ts";
+import { AppError } from "#schemas";
+import { isAgentConfiguration } from "#workspaces/ignored.ts";
 import type { Context, HandlersOf } from "../handler.ts";
 import { dispatchTask } from "./agent-dispatch.ts";
 import { type Content, decodeContent, encodeContent } from "./content.ts";
@@ -88,6 +91,7 @@ export const changeHandlers: HandlersOf<"change."> = {
     const { change_id, agent, prompt = RESOLVE_PROMPT, model, runner, idempotency_key } = params;
     const change = await getOwnChange(context.database.db, change_id, context.caller.user_id);
     if (change.state !== "proposed") throw alreadyDecided(change);
+    await refuseConfiguration(context, change);
     const { project_id } = change;
     const task = { project_id, model, runner, idempotency_key, priority: RESOLVE_PRIORITY };
     const bare = { network: false, may_plan: false, agent_config: false };
@@ -105,6 +109,16 @@ export const changeHandlers: HandlersOf<"change."> = {
     return revertedView(await revertChange(database, { change_id, ...by, quota: config.quota }));
   },
 };
+
+/** Agents neither get nor write it, so it would be lost. @throws AppError InvalidParams. */
+async function refuseConfiguration({ database }: Context, change: ChangeRow): Promise<void> {
+  const files = await changeFiles(database.db, change);
+  const path = files.find((file) => isAgentConfiguration(file.path))?.path;
+  if (path === undefined) return;
+  throw new AppError("InvalidParams", `An agent cannot resolve it: ${path} configures agents' programs.`, {
+    hint: "Resolve it by hand: change.accept takes a resolution per file.",
+  });
+}
 
 /** What undoing came to, without the contents of conflicts: change.get shows those. */
 export function revertedView({ conflicts, ...reverted }: Reverted) {

@@ -101,7 +101,9 @@ export class TaskRun {
     const { config, database, taskTokens } = this.#deps;
     const { timeoutMs, silenceMs } = config.run;
     const { id: task_id, user_id, attempt, model } = this.#task;
-    const ttlSeconds = Math.ceil((timeoutMs + config.run.pauseMs) / 1000) + TOKEN_GRACE_SECONDS;
+    // Each trial of a result may take as long as the run, and the next round needs the token after it.
+    const longestMs = timeoutMs * (1 + agent.repairRounds) + timeoutMs + config.run.pauseMs;
+    const ttlSeconds = Math.ceil(longestMs / 1000) + TOKEN_GRACE_SECONDS;
     const token = await taskTokens.issue({ task_id, user_id, attempt, ttlSeconds });
     this.stop.signal.throwIfAborted();
     using watchdog = new Watchdog({

@@ -6,7 +6,7 @@ const MIN_CHECK_MS = 20;
 const TOOL_SILENCE_MS = 130_000;
 
 export interface WatchdogOptions {
-  /** Longest run, ms; while it is paused the clock stands still. */
+  /** Longest run, ms; while it is paused or its result is tried out the clock stands still. */
   readonly timeoutMs: number;
   /** Longest time without a sign of life while no tool is at work and nothing is validated, ms. */
   readonly silenceMs: number;
@@ -22,6 +22,7 @@ export class Watchdog implements Disposable {
   #lookedAt = performance.now();
   #spentMs = 0;
   #silentMs = 0;
+  #busyMs = 0;
   #paused = false;
   #busy = false;
 
@@ -42,10 +43,14 @@ export class Watchdog implements Disposable {
     this.#paused = paused;
   }
 
-  /** The run is at work with something that says nothing and has time limits of its own. */
+  /**
+   * A result is being tried out, which says nothing meanwhile. The agent's clock stands still, and the trial gets one of
+   * its own: it may take as long as a run.
+   */
   set busy(busy: boolean) {
     this.#look();
     this.#busy = busy;
+    this.#busyMs = 0;
   }
 
   [Symbol.dispose](): void {
@@ -58,9 +63,14 @@ export class Watchdog implements Disposable {
     this.#lookedAt = now;
     if (this.#paused) return;
     const { timeoutMs, silenceMs, toolRunning, onTimeout, onSilence } = this.#options;
-    this.#spentMs += passed;
-    this.#silentMs = this.#busy ? 0 : this.#silentMs + passed;
-    if (this.#spentMs > timeoutMs) onTimeout();
+    if (this.#busy) {
+      this.#silentMs = 0;
+      this.#busyMs += passed;
+    } else {
+      this.#silentMs += passed;
+      this.#spentMs += passed;
+    }
+    if (Math.max(this.#spentMs, this.#busyMs) > timeoutMs) onTimeout();
     const allowed = toolRunning() ? Math.max(silenceMs, TOOL_SILENCE_MS) : silenceMs;
     if (this.#silentMs > allowed) onSilence();
   }
