@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { Random } from "../simulation/random.ts";
+import { AGENT_SCRIPTS } from "../support/agent-scripts.ts";
 import { Campaign, type CampaignOptions, type Met } from "./resume-campaign.ts";
 import { STAGES } from "./resume-stages.ts";
 
@@ -11,9 +12,13 @@ async function campaign(options: Omit<CampaignOptions, "random">): Promise<Met> 
   const met = await running.run();
   const sorted = met.takeOverMs.toSorted((a, b) => a - b);
   const at = (share: number) => Math.round(sorted[Math.floor((sorted.length - 1) * share)] ?? 0);
-  const stages = Object.entries(met.stages).map(([stage, count]) => `${stage} ${count}`);
+  const counts = (of: Record<string, number>) =>
+    Object.entries(of)
+      .map(([name, count]) => `${name} ${count}`)
+      .join(", ");
   console.log(
-    `${options.runner}, CDS_SEED=${SEED}: ${met.kills} kills met ${stages.join(", ")}; taken over p50 ${at(0.5)} ms, worst ${at(1)} ms (${sorted.length})`,
+    `${options.runner}, CDS_SEED=${SEED}: ${met.kills} kills met ${counts(met.stages)}; ${counts(met.outcomes)}; ` +
+      `taken over p50 ${at(0.5)} ms, worst ${at(1)} ms (${sorted.length})`,
   );
   return met;
 }
@@ -25,10 +30,11 @@ describe("[MU-6] [US-3] kill -9 while agents are at work: each task ends once, n
   it(
     "at every stage, by the native runner",
     async () => {
-      const load = { users: 18, capacity: 16, delayMs: 60, points: 200, stages: STAGES };
-      const met = await campaign({ runner: "native", ...load });
+      const load = { users: 18, perUser: 2, capacity: 16, delayMs: 60, points: 200 };
+      const met = await campaign({ runner: "native", ...load, reachMs: 8000, stages: STAGES });
       expect(atWork(met)).toBeGreaterThanOrEqual(200);
       expect(STAGES.filter((stage) => met.stages[stage] === 0)).toEqual([]);
+      expect(met.agents).toEqual(Object.keys(AGENT_SCRIPTS).sort());
     },
     SLOW_MS,
   );
@@ -37,14 +43,8 @@ describe("[MU-6] [US-3] kill -9 while agents are at work: each task ends once, n
     "by opencode",
     async () => {
       const stages = ["preparing", "model asked"] as const;
-      const met = await campaign({
-        runner: "opencode",
-        users: 5,
-        capacity: 4,
-        delayMs: 60,
-        points: 10,
-        stages,
-      });
+      const load = { users: 4, perUser: 1, capacity: 4, delayMs: 60, points: 10 };
+      const met = await campaign({ runner: "opencode", ...load, reachMs: 60_000, stages });
       expect(atWork(met)).toBeGreaterThanOrEqual(10);
     },
     SLOW_MS,

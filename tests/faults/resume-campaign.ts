@@ -8,16 +8,14 @@ import type { Random } from "../simulation/random.ts";
 import { type TestDatabase, testDatabase } from "../support/database.ts";
 import { type ScriptedProvider, startScriptedProvider } from "../support/provider.ts";
 import { type ServerProcess, startServer, stopServer } from "../support/server-process.ts";
-import { leftOf, marksOf, wrongAtEnd, wrongNow } from "./resume-checks.ts";
+import { endsOf, leftOf, marksOf, wrongAtEnd, wrongNow } from "./resume-checks.ts";
 import { Jobs, replyTo } from "./resume-jobs.ts";
 import { type Point, pointsNow, STAGES, type Stage, takenOver } from "./resume-stages.ts";
 
 const MASTER_KEY = "a master key of 32 characters or more";
 const LOOK_MS = 20;
-/** A stage that is not met by then is met in another round. */
-const REACH_MS = 8000;
 /** A bound for being broken, on a machine with other things to do. */
-const PATIENCE_MS = 90_000;
+const PATIENCE_MS = 240_000;
 const MAX_ROUNDS = 60;
 
 export interface CampaignOptions {
@@ -26,6 +24,10 @@ export interface CampaignOptions {
   readonly users: number;
   /** Tasks at work at once. */
   readonly capacity: number;
+  /** Tasks of each user under way or waiting, at least. */
+  readonly perUser: number;
+  /** A stage that is not met by then is met in another round, ms. */
+  readonly reachMs: number;
   /** Before each word of the model, ms. */
   readonly delayMs: number;
   /** Tasks at work to be met by a kill, those that wait not counted. */
@@ -39,6 +41,10 @@ export interface Met {
   readonly stages: Record<Stage, number>;
   /** From the end of a lease, or the next worker's start where that was later, to the taking over; ms. */
   readonly takeOverMs: number[];
+  /** How many tasks ended in which way. */
+  readonly outcomes: Record<string, number>;
+  /** Whose tasks have completed. */
+  readonly agents: string[];
 }
 
 /** A studio with many users' tasks at work that is killed at chosen moments, and started again each time. */
@@ -104,7 +110,7 @@ export class Campaign implements AsyncDisposable {
     nothing("at the end", await wrongAtEnd(this.#db));
     await stopServer(this.#server, "SIGTERM");
     nothing("after the stop", await leftOf(this.#marks, this.#dataDir));
-    return { kills, stages, takeOverMs };
+    return { kills, stages, takeOverMs, ...(await endsOf(this.#db)) };
   }
 
   get #db() {
@@ -128,7 +134,7 @@ export class Campaign implements AsyncDisposable {
   }
 
   async #reach(aim: Stage): Promise<void> {
-    const end = performance.now() + REACH_MS;
+    const end = performance.now() + this.#options.reachMs;
     while (performance.now() < end) {
       if ((await pointsNow(this.#db)).some(({ stage }) => stage === aim)) return;
       await sleep(LOOK_MS);

@@ -28,7 +28,30 @@ export async function wrongAtEnd(db: Db): Promise<string[]> {
     SELECT id || ' holds ' || token_held AS wrong FROM users WHERE token_held <> 0
     UNION ALL SELECT id || ' is open' FROM llm_calls WHERE state = 'open'
     UNION ALL SELECT id || ' is ' || state FROM tasks WHERE state IN ('pending', 'running')`.execute(db);
-  return [...held.map(({ wrong }) => wrong), ...(await wrongNow(db)), ...(await wrongTrees(db))];
+  const rest = [await wrongNow(db), await wrongTrees(db), await wrongEnds(db)];
+  return [...held.map(({ wrong }) => wrong), ...rest.flat()];
+}
+
+/** How tasks ended, and whose have completed. */
+export async function endsOf(db: Db): Promise<{ outcomes: Record<string, number>; agents: string[] }> {
+  const { rows } = await sql<{ outcome: string; count: number; agents: string[] }>`
+    SELECT coalesce(error ->> 'code', state) AS outcome, count(*)::integer AS count,
+      array_agg(DISTINCT agent ORDER BY agent) AS agents
+    FROM tasks GROUP BY 1 ORDER BY 1`.execute(db);
+  const outcomes = Object.fromEntries(rows.map(({ outcome, count }) => [outcome, count]));
+  return { outcomes, agents: rows.find(({ outcome }) => outcome === "completed")?.agents ?? [] };
+}
+
+/** A task ends as its script says, unless its attempts were used up or a step before it was lost. */
+async function wrongEnds(db: Db): Promise<string[]> {
+  const { rows } = await sql<{ wrong: string }>`
+    SELECT id || ' (' || prompt || ') is ' || state || ': ' || coalesce(error::text, '') AS wrong FROM tasks
+    WHERE NOT CASE
+      WHEN state = 'completed' THEN prompt NOT LIKE '%/refused%'
+      WHEN state = 'cancelled' THEN plan_id IS NOT NULL
+      WHEN error ->> 'code' = 'RunFailed' THEN attempt = max_attempts AND error ->> 'message' LIKE '%stopped answering%'
+      ELSE error ->> 'code' = 'ResultInvalid' AND prompt LIKE '%/refused%' END`.execute(db);
+  return rows.map(({ wrong }) => wrong);
 }
 
 /** Events without a gap; `done` once and last of what has ended, never of what has not. */

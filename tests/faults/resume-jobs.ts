@@ -13,8 +13,6 @@ import type { ChatBody, Reply } from "../support/provider-replies.ts";
 
 const BALANCE = 1_000_000_000;
 const BUDGET = 2_000_000;
-/** What is under way of one user: one that runs, one that waits. */
-const PER_USER = 2;
 const PENDING_LIMIT = 50;
 /** Few and many: some tasks have to run out of attempts. */
 const ATTEMPTS = [3, 6, 12] as const;
@@ -23,7 +21,11 @@ const AGENTS = [
   ...["CodeAgent", "TestAgent", "DebugAgent", "DesignAgent", "DesignAgent"],
   ...["SecurityAgent", "SecurityAgent", "DocAgent", "DocAgent"],
 ] as const;
-const KINDS = ["alone", "alone", "alone", "plan", "planner", "goes on", "goes on"] as const;
+/** A start of opencode takes seconds: no plans, whose steps come one after the other. */
+const KINDS = {
+  native: ["alone", "alone", "alone", "plan", "planner", "goes on", "goes on"],
+  opencode: ["alone", "alone", "goes on"],
+} as const;
 const REPAIRED_FROM = 0.6;
 const REFUSED_FROM = 0.92;
 
@@ -53,11 +55,13 @@ export function replyTo(body: ChatBody, delayMs: number): Reply {
   return { text: `${reply.text}\n\n\`\`\`plan\n${JSON.stringify(HANDED_ON)}\n\`\`\`\n`, delayMs };
 }
 
-export interface JobsOptions {
+interface JobsOptions {
   readonly database: Database;
   readonly random: Random;
   readonly runner: "native" | "opencode";
   readonly users: number;
+  /** Tasks of each under way or waiting, at least. */
+  readonly perUser: number;
   readonly secrets: Secrets;
   /** The scripted provider's address. */
   readonly baseUrl: string;
@@ -88,15 +92,16 @@ export class Jobs {
       .groupBy("user_id")
       .execute();
     const counts = new Map(open.map(({ user_id, count }) => [user_id, Number(count)]));
+    const { perUser } = this.#options;
     for (const user of this.#users)
-      for (let count = counts.get(user) ?? 0; count < PER_USER; ) count += await this.#add(user);
+      for (let count = counts.get(user) ?? 0; count < perUser; ) count += await this.#add(user);
   }
 
   /** @returns how many tasks it became. */
   async #add(user_id: string): Promise<number> {
-    const { database, random } = this.#options;
+    const { database, random, runner } = this.#options;
     const { db } = database;
-    const kind = random.pick(KINDS);
+    const kind = random.pick<string>(KINDS[runner]);
     if (kind === "plan") return this.#addPlan(user_id);
     const former = kind === "goes on" ? await lastAlone(db, user_id) : undefined;
     const agent = random.pick(AGENTS) ?? "CodeAgent";
@@ -124,8 +129,7 @@ export class Jobs {
     const steps = [
       step("CodeAgent", []),
       step("DesignAgent", []),
-      step("DocAgent", ["codeagent"]),
-      step("SecurityAgent", ["designagent", "docagent"]),
+      step("DocAgent", ["codeagent", "designagent"]),
     ];
     const project_id = await this.#project(user_id);
     await enqueuePlan(this.#options.database.db, { ...shared, id: newId("plan"), project_id, steps });

@@ -58,7 +58,7 @@ function stageOf({ state, asked, last }: Facts): Stage {
 }
 
 /** When the tasks of a dead worker were taken over or ended, against the end of their leases. */
-export interface TakeOver {
+interface TakeOver {
   /** Not yet taken over. */
   readonly left: string[];
   /** Since the lease ended, or since the next worker was there where that was later; ms, by the database's clock. */
