@@ -55,7 +55,8 @@ export async function startOrchestrator(deps: OrchestratorDeps): Promise<Orchest
   });
   const pool = new WarmPool({
     ...config.run,
-    open: async () => Workplace.open({ sandboxes, config, log, llmUrl, dispatcher, ...(await programs()) }),
+    open: async (signal) =>
+      Workplace.open({ sandboxes, config, log, llmUrl, dispatcher, ...(await programs()) }, signal),
     overBytes: (starting) => admission.overBytes(starting),
     log,
   });

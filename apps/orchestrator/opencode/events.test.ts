@@ -11,6 +11,35 @@ const chunk = (text: string, messageId = "m1", sessionUpdate = "agent_message_ch
 const output = (text: string) => [{ type: "content", content: { type: "text", text } }];
 
 describe("session updates as events", () => {
+  it("tells of a call that opencode refuses as a failed one, by its own name", () => {
+    const seen = translator();
+    const refused = (toolCallId: string, tool: string, error: string) =>
+      [
+        { sessionUpdate: "tool_call", toolCallId, title: tool, status: "pending", rawInput: {} },
+        {
+          ...{ sessionUpdate: "tool_call_update", toolCallId, title: "invalid", status: "in_progress" },
+          rawInput: { tool, error },
+        },
+        {
+          ...{ sessionUpdate: "tool_call_update", toolCallId, title: "Invalid Tool", status: "completed" },
+          content: output(`The arguments provided to the tool are invalid: ${error}`),
+        },
+      ].map((update) => seen.translate(update));
+    const unavailable = (tool: string) =>
+      `Model tried to call unavailable tool '${tool}'. Available tools: x.`;
+    const told = (call_id: string, name: string, words: string) => [
+      { type: "tool", call_id, name, status: "pending" },
+      undefined,
+      { type: "tool", call_id, name, status: "failed", output: words },
+    ];
+    expect(refused("c1", "write", unavailable("write"))).toEqual(
+      told("c1", "write", "Not allowed for this agent."),
+    );
+    expect(refused("c2", "fly", unavailable("fly"))).toEqual(told("c2", "fly", "There is no tool fly."));
+    expect(refused("c3", "read", "no JSON at s3cret")).toEqual(told("c3", "read", "no JSON at [hidden]"));
+    expect(seen.toolRunning).toBe(false);
+  });
+
   it("translates text, thoughts and a tool's life", () => {
     const seen = translator();
     const events = [

@@ -1,3 +1,4 @@
+import { tools } from "#agents/tools/index.ts";
 import { asObject } from "#platform/json.ts";
 import type { TaskEventBody } from "#schemas";
 import { INSIDE } from "./config.ts";
@@ -7,6 +8,7 @@ const MAX_OUTPUT_CHARS = 16 * 1024;
 const MAX_INPUT_CHARS = 4 * 1024;
 const MAX_TITLE_CHARS = 300;
 const MAX_INPUT_FIELDS = 20;
+const MAX_NAME_CHARS = 100;
 const MAX_ANSWER_CHARS = 64 * 1024;
 const MAX_TOOL_CALLS = 10_000;
 
@@ -25,6 +27,8 @@ export class UpdateTranslator {
   readonly #hidden: readonly (readonly [string, string])[];
   readonly #tools = new Map<string, string>();
   readonly #running = new Set<string>();
+  /** Calls that opencode refused, by what is wrong with them. */
+  readonly #refused = new Map<string, string>();
   #answer = "";
   #answerId: unknown;
 
@@ -76,9 +80,14 @@ export class UpdateTranslator {
 
   #tool(update: Record<string, unknown>): TaskEventBody | undefined {
     const { toolCallId: call_id } = update;
-    const status = STATUSES[String(update.status)];
-    if (typeof call_id !== "string" || status === undefined) return undefined;
-    const title = typeof update.title === "string" ? this.#clean(update.title) : undefined;
+    const given = STATUSES[String(update.status)];
+    if (typeof call_id !== "string" || given === undefined) return undefined;
+    const refusal = this.#refusal(call_id, update);
+    // opencode runs a tool of its own in place of what it refuses, which then has "completed".
+    if (refusal !== undefined && given === "running") return undefined;
+    const status = refusal !== undefined && given === "completed" ? "failed" : given;
+    const title =
+      refusal === undefined && typeof update.title === "string" ? this.#clean(update.title) : undefined;
     // The first update names the tool in its title, later ones say what it works on.
     if (!this.#tools.has(call_id) && this.#tools.size < MAX_TOOL_CALLS) {
       this.#tools.set(call_id, title ?? String(update.kind ?? "tool"));
@@ -86,19 +95,27 @@ export class UpdateTranslator {
     if (status === "running") this.#running.add(call_id);
     else this.#running.delete(call_id);
     const name = this.#tools.get(call_id) ?? "tool";
-    const input = this.#input(update.rawInput);
-    const output = readableOutput(this.#clean(outputOf(update.content)));
+    const input = refusal === undefined ? this.#input(update.rawInput) : undefined;
+    const output = refusal ?? readableOutput(this.#clean(outputOf(update.content)));
     const long = output.length > MAX_OUTPUT_CHARS;
     return {
       type: "tool",
       call_id: call_id.slice(0, 200),
-      name: name.slice(0, 100),
+      name: name.slice(0, MAX_NAME_CHARS),
       status,
       ...(title === undefined || title === name ? {} : { title: title.slice(0, MAX_TITLE_CHARS) }),
       ...(input === undefined ? {} : { input }),
       ...(output === "" ? {} : { output: long ? shorten(output) : output }),
       ...(long ? { truncated: true } : {}),
     };
+  }
+
+  /** What is wrong with a call that opencode refused. */
+  #refusal(call_id: string, update: Record<string, unknown>): string | undefined {
+    const { tool, error } = asObject(update.rawInput) ?? {};
+    if (update.title === "invalid" && typeof tool === "string" && typeof error === "string")
+      this.#refused.set(call_id, readableRefusal(this.#clean(tool), this.#clean(error)));
+    return this.#refused.get(call_id);
   }
 
   #input(raw: unknown): Record<string, unknown> | undefined {
@@ -132,6 +149,14 @@ function textOf(content: unknown): string {
 function outputOf(content: unknown): string {
   if (!Array.isArray(content)) return "";
   return content.map((item) => textOf(asObject(item)?.content)).join("");
+}
+
+/** What it says of a tool that the agent does not have names all those it has, and its own besides. */
+function readableRefusal(tool: string, error: string): string {
+  if (!error.includes("unavailable tool")) return error;
+  return tools.some(({ name }) => name === tool)
+    ? "Not allowed for this agent."
+    : `There is no tool ${tool.slice(0, MAX_NAME_CHARS)}.`;
 }
 
 /** opencode answers a forbidden call with a dump of all its rules. */

@@ -18,7 +18,8 @@ const SPARE_RETRY_MS = 60_000;
 const IDLE_BYTES = 280 * 1024 * 1024;
 
 export interface PoolOptions {
-  readonly open: () => Promise<Workplace>;
+  /** Waits for a slot; throws AppError Cancelled when `signal` aborts meanwhile. */
+  readonly open: (signal: AbortSignal) => Promise<Workplace>;
   /** Simultaneous cold starts; more make each of them slower than queueing. */
   readonly coldStarts: number;
   /** Idle processes kept, and for how long, ms. */
@@ -97,7 +98,7 @@ export class WarmPool {
   /**
    * A workplace for `key`: the warm one, else a cold start in its turn (`onWait` hears how many are before). With
    * `agentConfig` always a new one, which nobody else's task gets after it.
-   * @throws AppError Unavailable when closing, what `signal` was aborted with, the sandbox's errors.
+   * @throws AppError Unavailable when closing, Cancelled while waiting for a slot, what `signal` was aborted with, the sandbox's errors.
    */
   async acquire(
     key: string,
@@ -112,7 +113,7 @@ export class WarmPool {
     const leave = await this.#gate.enter(signal, onWait);
     try {
       await this.#makeRoom();
-      const workplace = await this.#open();
+      const workplace = await this.#open(signal);
       workplace.assign(key);
       const ready = workplace.start(signal, agentConfig).finally(leave);
       ready.catch(() => undefined);
@@ -133,8 +134,8 @@ export class WarmPool {
     while (this.#ending.size > 0) await Promise.all([...this.#ending]);
   }
 
-  async #open(): Promise<Workplace> {
-    const workplace = await this.#options.open();
+  async #open(signal: AbortSignal): Promise<Workplace> {
+    const workplace = await this.#options.open(signal);
     this.#all.add(workplace);
     if (this.#closed) {
       await this.#end(workplace);
@@ -183,9 +184,10 @@ export class WarmPool {
   }
 
   async #startSpare(): Promise<void> {
-    const workplace = await this.#open();
+    const signal = AbortSignal.timeout(SPARE_RETRY_MS);
+    const workplace = await this.#open(signal);
     try {
-      const opencode = await workplace.start(AbortSignal.timeout(SPARE_RETRY_MS));
+      const opencode = await workplace.start(signal);
       const frozen = opencode.freeze();
       await frozen;
       if (this.#closed) return;

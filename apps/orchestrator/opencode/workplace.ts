@@ -58,10 +58,10 @@ export class Workplace {
     this.#deps = deps;
   }
 
-  /** Take a slot and prepare it. @throws AppError of the sandbox when there is none. */
-  static async open(deps: WorkplaceDeps): Promise<Workplace> {
+  /** Take a slot and prepare it. @throws AppError of the sandbox when there is none, Cancelled by `signal`. */
+  static async open(deps: WorkplaceDeps, signal: AbortSignal): Promise<Workplace> {
     const { config } = deps;
-    const slot = await deps.sandboxes.slots.acquire();
+    const slot = await deps.sandboxes.slots.acquire(signal);
     try {
       const dirs = {
         area: await slot.makeDir("area"),
