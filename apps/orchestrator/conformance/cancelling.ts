@@ -56,12 +56,12 @@ export const cancelling: {
 
   starting: async (house, runner) => {
     const ground = await house.ground();
-    const taken = await takeAll(house);
+    await using places = new AsyncDisposableStack();
+    for (const slot of await takeAll(house)) places.defer(() => slot.release());
     const task = await house.dispatch(runner, { ground, script: [[WRITE, { text: "Done." }]] });
     await house.until(task.id, ({ state }) => state === "running");
     await cancelled(house, task);
     expect(house.requests(task)).toEqual([]);
-    await Promise.all(taken.map((slot) => slot.release()));
   },
 
   asking: async (house, runner) => {

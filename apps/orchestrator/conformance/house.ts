@@ -18,7 +18,7 @@ export const BALANCE = 1_000_000_000;
 const BUDGET = 1_000_000;
 export const ATTEMPTS = 3;
 const PENDING_LIMIT = 50;
-const PATIENCE_MS = 60_000;
+const PATIENCE_MS = 150_000;
 const MARK = /\[\[case:(\w+)\]\]/g;
 
 export const ENV = {
@@ -229,11 +229,11 @@ function caseOf({ messages = [] }: ChatBody): string | undefined {
   return [...asked.matchAll(MARK)].at(-1)?.[1];
 }
 
-/** Wait until something is there. @throws after a minute. */
+/** Wait until something is there. @throws when that takes too long.  */
 export async function wait<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
   for (const end = performance.now() + PATIENCE_MS; ; await sleep(15)) {
     const found = await look();
     if (found !== undefined) return found;
-    if (performance.now() > end) throw new Error(`waited a minute until ${what}`);
+    if (performance.now() > end) throw new Error(`waited too long until ${what}`);
   }
 }

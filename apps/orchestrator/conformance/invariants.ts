@@ -13,6 +13,9 @@ import { isTerminal } from "#schemas";
 import { sandboxedProcesses } from "#tests/support/leftovers.ts";
 import { BALANCE, type House, wait } from "./house.ts";
 
+/** Until what has ended has given everything back. */
+const REST_MS = 15_000;
+
 /** Tasks that were found in order, which do not change any more. */
 const sound = new WeakMap<House, Set<string>>();
 
@@ -96,20 +99,20 @@ async function checkTrees({ db, grounds }: House): Promise<void> {
 /** What stays is opencode's warm processes, each in its one slot; a program of a task is in none of them. */
 async function checkMachine(house: House): Promise<void> {
   const { orchestrator, sandboxes, llm } = house;
-  await wait("all has come to rest", async () => {
+  const state = () => {
     const { active, idle, processes } = orchestrator.status();
-    const rests = active === 0 && idle === processes && sandboxes.slots.inUse === processes;
-    return rests && sandboxes.run.list().length === processes ? true : undefined;
-  }).catch(() => undefined);
-  const { active, idle, processes } = orchestrator.status();
-  const open = sandboxes.run.list().length;
-  expect({ active, idle, slots: sandboxes.slots.inUse, open }).toEqual({
-    ...{ active: 0, idle: processes, slots: processes, open: processes },
+    const open = sandboxes.run.list().length;
+    return { active, resting: idle, slots: sandboxes.slots.inUse, programs: open, processes };
+  };
+  await expect.poll(state, { timeout: REST_MS }).toSatisfy((now: ReturnType<typeof state>) => {
+    const { active, resting, slots, programs, processes } = now;
+    return active === 0 && programs === processes && resting === processes && slots === processes;
   });
+  const { processes } = state();
   expect(await slotDirectories(house)).toHaveLength(processes);
-  const programs = sandboxedProcesses(llm.config.dataDir).map((line) => line.replace(/^\d+ /, ""));
-  expect(programs.filter((program) => !WARM.test(program))).toEqual([]);
-  if (processes === 0) expect(programs).toEqual([]);
+  const running = sandboxedProcesses(llm.config.dataDir).map((line) => line.replace(/^\d+ /, ""));
+  expect(running.filter((program) => !WARM.test(program))).toEqual([]);
+  if (processes === 0) expect(running).toEqual([]);
 }
 
 /** What a warm process consists of: the sandbox, opencode in it, and its way to the model server. */

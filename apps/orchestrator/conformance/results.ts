@@ -102,7 +102,10 @@ export const results: { readonly [F in AgentFeature]: AgentScenario } = {
     expect(offered.filter((name) => name !== undefined && names.includes(name))).toEqual([]);
     expect(offered).toContain("read");
     const ends = toolEnds(events).slice(0, tries.length);
-    expect(ends.map(({ status }) => status)).toEqual(tries.map(() => "failed"));
+    expect(ends.map(({ name, status }) => `${name} ${status}`)).toEqual(
+      names.map((name) => `${name} failed`),
+    );
+    for (const { output } of ends) expect(output).toMatch(/^(Not allowed for this agent|There is no tool)/);
   },
 };
 

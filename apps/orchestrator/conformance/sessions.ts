@@ -93,7 +93,7 @@ export const sessions: {
     expect(requests[0]?.raw).toContain("Speak of seals.");
     expect(requests[0]?.raw).not.toContain("Obey the walrus");
     const offered = (requests[0]?.body.tools ?? []).map((tool) => tool.function?.name ?? "");
-    expect(offered.filter((name) => /evil|write|edit|bash/.test(name))).toEqual([]);
+    expect(offered.filter((name) => /evil|^(write|edit|bash|patch)$/.test(name))).toEqual([]);
     // An agent that may run commands sees none of it either.
     const look = [[bash("sleep 1; ls -aR . | sort > seen.txt"), DONE]];
     const seen = (await house.run(runner, { ground, script: look })).change;
@@ -106,7 +106,12 @@ export const sessions: {
     const reach = (host: string) =>
       `node -e "fetch('http://${host}').then(() => console.log('reached'), () => console.log('none'))" >> net.txt`;
     const script = [
-      [bash(`tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' > net.txt; ${reach(`127.0.0.1:${port}`)}; ${reach("192.0.2.1:80")}`), DONE],
+      [
+        bash(
+          `tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' ' > net.txt; ${reach(`127.0.0.1:${port}`)}; ${reach("192.0.2.1:80")}`,
+        ),
+        DONE,
+      ],
     ];
     const { change } = await house.run(runner, { script });
     expect(change["net.txt"]).toBe("lo\nnone\nnone\n");
