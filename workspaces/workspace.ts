@@ -36,6 +36,8 @@ export interface WorkspaceRequest {
   readonly revision?: number;
   /** Changes of the project's files that it starts with, as part of what comes of it. */
   readonly overlay?: readonly Delta[];
+  /** Paths of it where changes collide: what becomes of them is the agent's own work. */
+  readonly colliding?: readonly string[];
   /** Whether it gets the project's configuration for agents' programs, which is kept from them otherwise. */
   readonly agentConfig?: boolean;
 }
@@ -52,6 +54,8 @@ export class Workspace implements CollectSource {
   readonly revision: number;
   /** The project's files at `revision`. */
   readonly base: ReadonlyMap<string, TreeFile>;
+  /** The same with what was laid over it and did not collide: what the agent's own work is told by. */
+  readonly start: ReadonlyMap<string, TreeFile>;
   /** Paths of the project the agent does not get. */
   readonly withheld: readonly string[];
   readonly snapshot: ReadonlyMap<string, Snapshot>;
@@ -64,13 +68,14 @@ export class Workspace implements CollectSource {
   private constructor(
     place: WorkspacePlace,
     id: string,
-    tree: { revision: number; base: ReadonlyMap<string, TreeFile>; withheld: readonly string[] },
+    tree: Pick<Workspace, "revision" | "base" | "start" | "withheld">,
     handed: { snapshot: ReadonlyMap<string, Snapshot>; rules: IgnoreRules },
   ) {
     this.#place = place;
     this.#id = id;
     this.revision = tree.revision;
     this.base = tree.base;
+    this.start = tree.start;
     this.withheld = tree.withheld;
     this.snapshot = handed.snapshot;
     this.rules = handed.rules;
@@ -85,7 +90,7 @@ export class Workspace implements CollectSource {
     const tree = await readTree(db, request.project_id, revision);
     const isWithheld = request.agentConfig === true ? () => false : isAgentConfiguration;
     const withheld = tree.map((file) => file.path).filter(isWithheld);
-    const base = new Map(tree.map((file) => [file.path, file]));
+    const base = byPath(tree);
     const dir = join(place.requests, request.id);
     await makeDirectory(dir, place.owner);
     await Promise.all(PARTS.map((part) => makeDirectory(join(dir, part), place.owner)));
@@ -97,7 +102,9 @@ export class Workspace implements CollectSource {
     const snapshot = await snapshotOf(work, handed.length);
     // What was laid over the project is a change of it, whether the agent touches it or not.
     for (const { path } of overlay) snapshot.delete(path);
-    return new Workspace(place, request.id, { revision, base, withheld }, { snapshot, rules });
+    const settled = overlay.filter(({ path }) => request.colliding?.includes(path) !== true);
+    const start = byPath(laidOver(tree, settled, revision));
+    return new Workspace(place, request.id, { revision, base, start, withheld }, { snapshot, rules });
   }
 
   /** The directory the sandbox sees and writes to. */
@@ -138,6 +145,8 @@ export class Workspace implements CollectSource {
     await requests.remove(this.#id);
   }
 }
+
+const byPath = (tree: readonly TreeFile[]) => new Map(tree.map((file) => [file.path, file]));
 
 /** A tree with other files over it. */
 export function laidOver(

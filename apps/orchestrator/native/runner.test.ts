@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { requestCancel } from "#database/queue/index.ts";
+import { AGENT_SCRIPTS, SAMPLE, scriptedReply } from "#tests/support/agent-scripts.ts";
 import { processesNaming } from "#tests/support/leftovers.ts";
 import { Harness } from "../testing/harness.ts";
 
@@ -83,5 +84,27 @@ describe("[AG-1] a native run", () => {
     });
     const endless = await harness.ended((await harness.dispatch("go on for ever", NATIVE)).id);
     expect(endless.error?.hint).toContain("CDS_MAX_MODEL_CALLS");
+  });
+
+  it("[AG-2] is judged by what it did itself, and its change holds what it builds on, too", async () => {
+    for (const agent of ["CodeAgent", "DocAgent"]) {
+      const reply = scriptedReply(AGENT_SCRIPTS[agent]?.accepted ?? []);
+      harness.provider.script({ prompt: `as ${agent}`, reply });
+    }
+    const first = await harness.dispatch("as CodeAgent", { ...NATIVE, files: SAMPLE });
+    const { change_id } = await harness.ended(first.id);
+    const { id } = await harness.dispatch("as DocAgent", {
+      ...NATIVE,
+      ...first,
+      agent: "DocAgent",
+      builds_on: [change_id ?? ""],
+    });
+    const task = await harness.ended(id);
+    expect(task.error).toBeNull();
+    expect(Object.keys(await harness.change(task)).sort()).toEqual([
+      "README.md",
+      "src/page.js",
+      "src/stats.js",
+    ]);
   });
 });

@@ -19,6 +19,8 @@ export interface Briefing {
   readonly revision: number;
   /** What lies over the project's files: the changes it builds on or has to resolve. */
   readonly overlay: readonly Delta[];
+  /** Paths of it where changes collide. */
+  readonly colliding: readonly string[];
   /** The whole prompt: what was before, what the user looks at, what is asked. */
   readonly text: string;
   /** For those who watch. */
@@ -53,6 +55,7 @@ export async function briefingOf(
   return {
     revision,
     overlay,
+    colliding: conflicts.map(({ path }) => path),
     text,
     notes: conflicts.map(({ path }) => `${path}: two changes collide here; the agent is to resolve it.`),
   };

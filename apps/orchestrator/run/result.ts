@@ -1,6 +1,7 @@
 import type { Agent, ProposedFile, Verdict } from "#agents";
 import { type NewChange, putBlobs, readBlobs } from "#database/projects/index.ts";
-import type { Delta } from "#database/projects/types.ts";
+import { sameVersion } from "#database/projects/three-way.ts";
+import type { Delta, FileVersion } from "#database/projects/types.ts";
 import { newId } from "#platform/ids.ts";
 import { type Bench, CheckTrees, checksPlace } from "#workspaces/checks.ts";
 import type { ChangedFile } from "#workspaces/collect.ts";
@@ -33,17 +34,21 @@ export async function storeResult(
   return { files, deltas, answer };
 }
 
-/** Let the agent's own rules judge its result, with the project before and after to try things on. */
+/**
+ * Let the agent's own rules judge what it did itself, with the project as it got it and as it left it to try things
+ * on: what the changes it builds on did was judged by the rules of those who made them.
+ */
 export async function judge(
   agent: Agent,
-  { base, revision }: Pick<Workspace, "base" | "revision">,
+  { base, start, revision }: Pick<Workspace, "base" | "start" | "revision">,
   result: Result,
   bench: Bench,
   { database, config }: Pick<RunDeps, "database" | "config">,
 ): Promise<Verdict> {
   const place = checksPlace(database.db, config, bench);
-  await using trees = new CheckTrees(place, [...base.values()], result.deltas, revision);
-  const files = await proposedFiles(result.files, database);
+  const deltas = ownDeltas(result.deltas, base, start);
+  await using trees = new CheckTrees(place, [...start.values()], deltas, revision);
+  const files = await proposedFiles(deltas, start, database);
   return await agent.validate({ files, answer: result.answer }, trees);
 }
 
@@ -73,17 +78,36 @@ export function changeOf(
   };
 }
 
+/** From what the agent got to what it left; that the result leaves out, it put back as the project has it. */
+function ownDeltas(
+  result: readonly Delta[],
+  base: Workspace["base"],
+  start: Workspace["start"],
+): readonly Delta[] {
+  const left = new Map(result.map(({ path, to }) => [path, to]));
+  for (const path of new Set([...base.keys(), ...start.keys()])) {
+    if (!left.has(path) && base.get(path) !== start.get(path)) left.set(path, base.get(path) ?? null);
+  }
+  return [...left]
+    .filter(([path, to]) => !sameVersion(start.get(path) ?? null, to))
+    .map(([path, to]) => ({ path, to }))
+    .sort((one, other) => (one.path < other.path ? -1 : 1));
+}
+
 async function proposedFiles(
-  files: readonly ChangedFile[],
+  deltas: readonly Delta[],
+  start: Workspace["start"],
   database: RunDeps["database"],
 ): Promise<ProposedFile[]> {
-  const hashes = files.flatMap(({ base }) => (base === null ? [] : [base.blob_hash]));
-  const before = await readBlobs(database.db, hashes);
-  return files.map(({ path, base, content }) => ({
-    path,
-    before: base === null ? null : (before.get(base.blob_hash.toString("hex")) ?? null),
-    after: content,
-  }));
+  const sides = deltas.map(({ path, to }) => ({ path, from: start.get(path) ?? null, to }));
+  const versions = sides.flatMap(({ from, to }) => [from, to]).filter((version) => version !== null);
+  const contents = await readBlobs(
+    database.db,
+    versions.map(({ blob_hash }) => blob_hash),
+  );
+  const contentOf = (version: FileVersion | null) =>
+    version === null ? null : (contents.get(version.blob_hash.toString("hex")) ?? null);
+  return sides.map(({ path, from, to }) => ({ path, before: contentOf(from), after: contentOf(to) }));
 }
 
 function summaryOf(prompt: string): string {

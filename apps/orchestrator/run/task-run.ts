@@ -153,7 +153,7 @@ export class TaskRun {
   ): Promise<{ session: Session; workspace: Workspace; text: string }> {
     const opening = station.open(agent, this.stop.signal);
     const briefing = briefingOf(this.#task, agent, this.#deps);
-    const preparing = briefing.then(({ revision, overlay }) =>
+    const preparing = briefing.then(({ revision, overlay, colliding }) =>
       Workspace.prepare(this.#deps.database.db, station.place, {
         id: this.#task.id,
         project_id: this.#task.project_id,
@@ -161,6 +161,7 @@ export class TaskRun {
         agentConfig: this.#task.agent_config,
         revision,
         overlay,
+        colliding,
       }),
     );
     const [opened, prepared] = await Promise.allSettled([opening, preparing]);
