@@ -90,10 +90,18 @@ describe.each(HOSTS)("with %s", (name) => {
 
     it("[MU-6] the launcher killed under them: none is left, and the next one starts", async () => {
       const mark = `mark-${randomBytes(8).toString("hex")}`;
+      const marks = Object.keys(TREES).map((_, index) => `${mark}-${index}`);
       const attacks = Object.values(TREES).map(
-        ({ sh }): Attack => ({ sh, files, env: { mark }, limits: { processes: 30 } }),
+        ({ sh }, index): Attack => ({
+          sh,
+          files,
+          env: { mark: marks[index] ?? "" },
+          limits: { processes: 30 },
+        }),
       );
       const carried = attacks.map((attack) => host.attack(attack));
+      // Starts take turns too, and one that is cut short by the launcher's end is refused, not ended.
+      await until(() => marks.every((each) => processesNaming(each).length > 0));
       await until(() => processesNaming(mark).length > 30);
       // The first one's launcher; another may have taken its place by the second round.
       process.kill(host.launcherPid, "SIGKILL");
