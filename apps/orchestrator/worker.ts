@@ -1,8 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { HeldConnection } from "#database/held-connection.ts";
 import {
   CANCEL_CHANNEL,
   type ClaimedTask,
-  claimTask,
+  claimTasks,
   heartbeat,
   PAUSE_CHANNEL,
   QUEUE_CHANNEL,
@@ -18,6 +19,8 @@ import type { RunDeps } from "./run/run-deps.ts";
 import { TaskRun } from "./run/task-run.ts";
 
 const TICK_MS = 900;
+/** Tasks of one claim: so many begin before the machine is looked at again. */
+const CLAIM_AT_ONCE = 16;
 const HEARTBEAT_MS = 4000;
 /** After the grace period runs are told to stop; their ends are put on record within this. */
 const STOP_MS = 8000;
@@ -34,6 +37,8 @@ export interface WorkerDeps extends Omit<RunDeps, "leases"> {
 export class Worker {
   readonly #deps: WorkerDeps;
   readonly #leases: LeaseRenewals;
+  /** For renewals: behind the statements of a thousand runs they would come too late. */
+  readonly #connection: HeldConnection;
   readonly #active = new Map<string, { run: TaskRun; ended: Promise<void> }>();
   readonly #closing = new AbortController();
   readonly #unlisten: (() => Promise<void>)[] = [];
@@ -47,10 +52,11 @@ export class Worker {
     this.#deps = deps;
     const { database, config } = deps;
     const { leaseMs } = config.queue;
+    this.#connection = new HeldConnection(database.db);
     this.#leases = new LeaseRenewals({
       gatherMs: leaseMs * GATHER_SHARE,
-      some: (leases) => renewLeases(database.db, leases, leaseMs),
-      one: (task_id, attempt) => renewLease(database.db, task_id, attempt, leaseMs),
+      some: (leases) => this.#connection.use((db) => renewLeases(db, leases, leaseMs)),
+      one: (task_id, attempt) => this.#connection.use((db) => renewLease(db, task_id, attempt, leaseMs)),
     });
   }
 
@@ -87,6 +93,7 @@ export class Worker {
     await this.#ended(graceMs);
     for (const { run } of this.#active.values()) run.stop.stop("shutdown");
     await this.#ended(STOP_MS);
+    this.#connection[Symbol.dispose]();
     const { database, config } = this.#deps;
     await removeInstance(database.db, config.instanceId).catch(() => undefined);
   }
@@ -138,20 +145,23 @@ export class Worker {
   }
 
   async #claimAll(): Promise<void> {
-    const { database, config } = this.#deps;
+    const { database, config, admission, load } = this.#deps;
     const { maxConcurrent: capacity, perUser, secondsBetweenRequests, leaseMs } = config.queue;
-    for (;;) {
+    // Mostly there is one or none.
+    for (let wanted = 1; ; wanted = CLAIM_AT_ONCE) {
       await this.#look(capacity);
       if (this.#blocked !== null || this.#active.size >= capacity || this.#closing.signal.aborted) return;
-      const task = await claimTask(database.db, {
+      const limit = admission.fitting(wanted, load());
+      const claim = {
         worker_id: config.instanceId,
         capacity,
         per_user: perUser,
         seconds_between: secondsBetweenRequests,
         lease_ms: leaseMs,
-      });
-      if (task === null) return;
-      this.#begin(task);
+      };
+      const tasks = await claimTasks(database.db, claim, limit);
+      if (tasks.length === 0) return;
+      for (const task of tasks) this.#begin(task);
     }
   }
 

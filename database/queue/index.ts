@@ -3,6 +3,7 @@ export type { AgentPlan } from "./agent-plan.ts";
 export { type Canceller, requestCancel, requestCancelPlan } from "./cancel.ts";
 export { CANCEL_CHANNEL, EVENTS_CHANNEL, PAUSE_CHANNEL, QUEUE_CHANNEL } from "./channels.ts";
 export { type Claim, type ClaimedTask, claimTask, type Limits } from "./claim.ts";
+export { claimTasks } from "./claim-many.ts";
 export { type Enqueued, enqueueTask, type NewTask } from "./enqueue.ts";
 export { type Finish, finishTask, requeueTask } from "./finish.ts";
 export type { TaskExtras } from "./insert.ts";

@@ -23,6 +23,16 @@ describe("admission", () => {
     expect(await new Admission(limits, at(0.5)).blockedReason(reclaimable)).toBe("memory_threshold_exceeded");
   });
 
+  it("[MU-5] lets no more begin at once than there is room for", () => {
+    expect(new Admission(limits, at(3)).fitting(2)).toBe(2);
+    const scarce = new Admission(limits, at(3));
+    const most = scarce.fitting(16);
+    expect(most).toBeGreaterThanOrEqual(1);
+    expect(scarce.overBytes(most - 1)).toBe(0);
+    expect(scarce.overBytes(15)).toBeGreaterThan(0);
+    expect(new Admission(limits, at(1.5)).fitting(16)).toBe(1);
+  });
+
   it("[MU-5] refuses on a full disk: disk_threshold_exceeded", async () => {
     const full = new Admission({ ...limits, diskThreshold: -1 }, at(9));
     expect(await full.blockedReason(idle)).toBe("disk_threshold_exceeded");

@@ -38,6 +38,14 @@ export class Admission {
     return disk > this.#limits.diskThreshold ? "disk_threshold_exceeded" : null;
   }
 
+  /** How many of `wanted` runs may start before the next look: at least one, where one may at all. */
+  fitting(wanted: number, { starting, reclaimableBytes }: PoolLoad = SETTLED): number {
+    let count = wanted;
+    while (count > 1 && this.overBytes(starting + count - 1) > reclaimableBytes)
+      count = Math.floor(count / 2);
+    return count;
+  }
+
   /** How many bytes over the threshold memory would be with `starting` processes grown and one more; else 0. */
   overBytes(starting: number): number {
     const { totalBytes, availableBytes } = this.#memory();
