@@ -16,12 +16,12 @@ import { type Orchestrator, startOrchestrator } from "../index.ts";
 
 export const BALANCE = 1_000_000_000;
 const BUDGET = 1_000_000;
-export const ATTEMPTS = 3;
+const ATTEMPTS = 3;
 const PENDING_LIMIT = 50;
 const PATIENCE_MS = 150_000;
 const MARK = /\[\[case:(\w+)\]\]/g;
 
-export const ENV = {
+const ENV = {
   LOG_LEVEL: "error",
   CDS_PROVIDER_ALLOW_PRIVATE_HOSTS: "true",
   CDS_RATE_LIMIT_SECONDS: "0",
@@ -229,7 +229,7 @@ function caseOf({ messages = [] }: ChatBody): string | undefined {
   return [...asked.matchAll(MARK)].at(-1)?.[1];
 }
 
-/** Wait until something is there. @throws when that takes too long.  */
+/** Wait until something is there. @throws when that takes too long. */
 export async function wait<T>(what: string, look: () => Promise<T | undefined>): Promise<T> {
   for (const end = performance.now() + PATIENCE_MS; ; await sleep(15)) {
     const found = await look();
