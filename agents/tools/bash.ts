@@ -4,7 +4,6 @@ import { defineTool } from "./tool.ts";
 
 /** A run's watchdog takes a longer silence of a tool for its end. */
 const MAX_COMMAND_MS = 120_000;
-const MAX_TITLE_CHARS = 200;
 
 export const bash = defineTool({
   name: "bash",
@@ -25,7 +24,8 @@ export const bash = defineTool({
       .describe(`When to end it, ms (at most and by default ${MAX_COMMAND_MS})`),
     description: z.string().optional().describe("What it does, in five to ten words"),
   }),
-  title: ({ command, description }) => (description?.trim() || command).slice(0, MAX_TITLE_CHARS),
+  // What is run, not what the model says of it; opencode shows the same.
+  title: ({ command }) => command,
   async run({ command, timeout = MAX_COMMAND_MS }, { host, signal, outputChars }) {
     const timeoutMs = Math.min(timeout, MAX_COMMAND_MS);
     const result = await host.exec(command, { timeoutMs, signal, outputBytes: outputChars });
