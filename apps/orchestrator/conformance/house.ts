@@ -28,6 +28,8 @@ const ENV = {
   CDS_SPARE_PROCESSES: "0",
   CDS_MEMORY_THRESHOLD: "0.98",
   CDS_DISK_THRESHOLD: "0.99",
+  // A busy machine's pauses are not what is tried here.
+  CDS_LEASE_MS: "30000",
   // Short, for the test of it; longer than a busy machine takes between two words of opencode.
   CDS_RUN_SILENCE_MS: "10000",
 } as const;

@@ -98,7 +98,7 @@ async function checkTrees({ db, grounds }: House): Promise<void> {
 
 /** What stays is opencode's warm processes, each in its one slot; a program of a task is in none of them. */
 async function checkMachine(house: House): Promise<void> {
-  const { orchestrator, sandboxes, llm } = house;
+  const { orchestrator, sandboxes } = house;
   const state = () => {
     const { active, idle, processes } = orchestrator.status();
     const open = sandboxes.run.list().length;
@@ -110,13 +110,36 @@ async function checkMachine(house: House): Promise<void> {
   });
   const { processes } = state();
   expect(await slotDirectories(house)).toHaveLength(processes);
-  const running = sandboxedProcesses(llm.config.dataDir).map((line) => line.replace(/^\d+ /, ""));
-  expect(running.filter((program) => !WARM.test(program))).toEqual([]);
-  if (processes === 0) expect(running).toEqual([]);
+  await expect.poll(programs, { timeout: REST_MS }).toEqual(Array(processes).fill(WARM).flat().sort());
+  for (const home of await groupHomes())
+    await expect
+      .poll(async () => (await readdir(home)).filter((name) => /^\d+$/.test(name)).length, {
+        timeout: REST_MS,
+      })
+      .toBe(processes);
 }
 
 /** What a warm process consists of: the sandbox, opencode in it, and its way to the model server. */
-const WARM = /(^|\/)(bwrap|opencode|socat|sh)\b/;
+const WARM = ["bwrap", "opencode", "socat"];
+
+/** Everything that is named after this server, as long as it runs. */
+const marks = () => `-${process.pid}-${readProcess(process.pid)?.started ?? "gone"}-`;
+
+/** Programs in sandboxes of this server. */
+function programs(): string[] {
+  return sandboxedProcesses(marks())
+    .map((line) => basename(line.split(" ")[1] ?? ""))
+    .sort();
+}
+
+/** Where this server makes a control group for each program, by kind of limit; none where it limits in other ways. */
+async function groupHomes(): Promise<string[]> {
+  const homes = await Promise.all((await allFamilies()).map(entries));
+  return homes.flat().filter((path) => path.includes(marks()));
+}
+
+const entries = async (directory: string) =>
+  (await readdir(directory).catch(() => [])).map((name) => join(directory, name));
 
 async function slotDirectories({ sandboxes, llm }: House): Promise<string[]> {
   const probe = await sandboxes.slots.acquire();
@@ -128,10 +151,7 @@ async function slotDirectories({ sandboxes, llm }: House): Promise<string[]> {
 
 /** After the end: no directory, socket, control group or process of this server is left. */
 export async function leftOver(dataDir: string): Promise<string[]> {
-  const marks = `-${process.pid}-${readProcess(process.pid)?.started ?? "gone"}-`;
-  const entries = async (directory: string) =>
-    (await readdir(directory).catch(() => [])).map((name) => join(directory, name));
   const bases = [tmpdir(), join(dataDir, "sandbox"), ...(await entries(STATE_DIR)), ...(await allFamilies())];
-  const named = (await Promise.all(bases.map(entries))).flat().filter((path) => path.includes(marks));
-  return [...named, ...sandboxedProcesses(dataDir)];
+  const named = (await Promise.all(bases.map(entries))).flat().filter((path) => path.includes(marks()));
+  return [...named, ...programs()];
 }
