@@ -9,7 +9,6 @@ import {
   QUEUE_CHANNEL,
   reapExpired,
   removeInstance,
-  renewLease,
   renewLeases,
 } from "#database/queue/index.ts";
 import type { Admission, PoolLoad } from "#platform/host/admission.ts";
@@ -56,7 +55,6 @@ export class Worker {
     this.#leases = new LeaseRenewals({
       gatherMs: leaseMs * GATHER_SHARE,
       some: (leases) => this.#connection.use((db) => renewLeases(db, leases, leaseMs)),
-      one: (task_id, attempt) => this.#connection.use((db) => renewLease(db, task_id, attempt, leaseMs)),
     });
   }
 

@@ -27,27 +27,40 @@ export async function renewLease(
 }
 
 /**
- * Keep many running tasks for another `lease_ms`, in one statement that waits for nobody: one whose row somebody has at
- * this moment, or that is no longer the caller's, is missing in the answer, and `renewLease` says which of the two.
+ * Keep many running tasks for another `lease_ms`, in one statement that waits for nobody.
+ * @returns as `renewLease`, each; one whose row somebody has at this moment is missing: ask again.
  */
 export async function renewLeases(
   db: Db,
   leases: readonly { readonly task_id: string; readonly attempt: number }[],
   lease_ms: number,
-): Promise<Map<string, { alive: true; cancel: boolean; paused: boolean }>> {
-  const { rows } = await sql<{ id: string; cancel: boolean; paused: boolean }>`
-    WITH free AS (
-      SELECT t.id FROM tasks t
-      JOIN unnest(${leases.map(({ task_id }) => task_id)}::text[], ${leases.map(({ attempt }) => attempt)}::integer[])
-        AS l(id, attempt) ON l.id = t.id AND l.attempt = t.attempt
-      WHERE t.state = 'running' FOR NO KEY UPDATE OF t SKIP LOCKED
+): Promise<{ task_id: string; attempt: number; alive: boolean; cancel: boolean; paused: boolean }[]> {
+  const { rows } = await sql<{
+    task_id: string;
+    attempt: number;
+    alive: boolean;
+    cancel: boolean;
+    paused: boolean;
+  }>`
+    WITH asked AS (
+      SELECT * FROM unnest(${leases.map(({ task_id }) => task_id)}::text[],
+        ${leases.map(({ attempt }) => attempt)}::integer[]) AS _(id, attempt)
+    ), ours AS (
+      SELECT t.id, t.attempt FROM asked JOIN tasks t USING (id, attempt) WHERE t.state = 'running'
+    ), free AS (
+      SELECT t.id, t.attempt FROM asked JOIN tasks t USING (id, attempt) WHERE t.state = 'running'
+      FOR NO KEY UPDATE OF t SKIP LOCKED
+    ), renewed AS (
+      UPDATE tasks SET lease_until = clock_timestamp() + make_interval(secs => ${lease_ms}::float8 / 1000)
+      FROM free WHERE tasks.id = free.id
+      RETURNING tasks.id, tasks.attempt, cancel_requested_at IS NOT NULL AS cancel,
+        paused_at IS NOT NULL AS paused
     )
-    UPDATE tasks SET lease_until = clock_timestamp() + make_interval(secs => ${lease_ms}::float8 / 1000)
-    FROM free WHERE tasks.id = free.id
-    RETURNING tasks.id, cancel_requested_at IS NOT NULL AS cancel, paused_at IS NOT NULL AS paused`.execute(
-    db,
-  );
-  return new Map(rows.map(({ id, cancel, paused }) => [id, { alive: true, cancel, paused }]));
+    SELECT id AS task_id, attempt, renewed.id IS NOT NULL AS alive,
+      coalesce(cancel, false) AS cancel, coalesce(paused, false) AS paused
+    FROM asked LEFT JOIN ours USING (id, attempt) LEFT JOIN renewed USING (id, attempt)
+    WHERE renewed.id IS NOT NULL OR ours.id IS NULL`.execute(db);
+  return rows;
 }
 
 export interface Reaped {

@@ -5,18 +5,18 @@ export interface Renewed {
   readonly paused: boolean;
 }
 
-interface Asked extends PromiseWithResolvers<Renewed> {
+interface Lease {
   readonly task_id: string;
   readonly attempt: number;
 }
 
+interface Asked extends Lease, PromiseWithResolvers<Renewed> {}
+
 export interface LeaseRenewalsOptions {
   /** How long others are waited for, ms; a small part of a lease. */
   readonly gatherMs: number;
-  /** Renew all of them in one statement; those it could not have at once are missing in the answer. */
-  some(leases: readonly { task_id: string; attempt: number }[]): Promise<ReadonlyMap<string, Renewed>>;
-  /** Renew one, and wait for whoever has it. */
-  one(task_id: string, attempt: number): Promise<Renewed>;
+  /** Renew all of them in one statement; those that somebody has at this moment are missing in the answer. */
+  some(leases: readonly Lease[]): Promise<readonly (Lease & Renewed)[]>;
 }
 
 /**
@@ -31,26 +31,35 @@ export class LeaseRenewals {
     this.#options = options;
   }
 
-  /** Throws what the database does. */
+  /** Resolves when it is known; throws what the database does. */
   renew(task_id: string, attempt: number): Promise<Renewed> {
     const asked = { task_id, attempt, ...Promise.withResolvers<Renewed>() };
-    if (this.#asked.length === 0) setTimeout(() => void this.#renewAll(), this.#options.gatherMs);
-    this.#asked.push(asked);
+    this.#ask([asked]);
     return asked.promise;
+  }
+
+  #ask(more: readonly Asked[]): void {
+    if (more.length === 0) return;
+    if (this.#asked.length === 0) setTimeout(() => void this.#renewAll(), this.#options.gatherMs);
+    this.#asked.push(...more);
   }
 
   async #renewAll(): Promise<void> {
     const all = this.#asked;
     this.#asked = [];
     try {
-      const renewed = all.length === 1 ? new Map<string, Renewed>() : await this.#options.some(all);
-      for (const { task_id, attempt, resolve, reject } of all) {
-        const lease = renewed.get(task_id);
-        if (lease === undefined) this.#options.one(task_id, attempt).then(resolve, reject);
-        else resolve(lease);
+      const answers = await this.#options.some(all);
+      const known = new Map(answers.map((answer) => [nameOf(answer), answer]));
+      for (const asked of all) {
+        const lease = known.get(nameOf(asked));
+        if (lease !== undefined) asked.resolve(lease);
       }
+      // Waiting for one of them would hold up the others. Somebody is writing to it just now.
+      this.#ask(all.filter((asked) => !known.has(nameOf(asked))));
     } catch (error) {
       for (const { reject } of all) reject(error);
     }
   }
 }
+
+const nameOf = ({ task_id, attempt }: Lease) => `${task_id}/${attempt}`;
