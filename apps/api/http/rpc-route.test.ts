@@ -25,7 +25,7 @@ describe("[GW-2] errors name what is wrong", () => {
   });
 
   it("every wrong field is named by its path", async () => {
-    const params = { agent: "", project_id: 7, model: "demo", priority: 10, colour: "red" };
+    const params = { agent: "", prompt: 5, project_id: 7, model: "demo", priority: 10, colour: "red" };
     const { status, body } = await server.post(
       { jsonrpc: "2.0", method: "agent.dispatch", params, id: 1 },
       ada.token,
