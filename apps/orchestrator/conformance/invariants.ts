@@ -6,7 +6,7 @@ import { auditLedger, balanceOf } from "#database";
 import { readEvents } from "#database/events/index.ts";
 import { hashContent, readTree } from "#database/projects/index.ts";
 import type { TaskRow } from "#database/schema.ts";
-import { allFamilies } from "#sandbox/limits/cgroup-files.ts";
+import { allFamilies, pidsIn } from "#sandbox/limits/cgroup-files.ts";
 import { readProcess } from "#sandbox/process-tree.ts";
 import { STATE_DIR } from "#sandbox/runtime.ts";
 import { isTerminal } from "#schemas";
@@ -112,11 +112,7 @@ async function checkMachine(house: House): Promise<void> {
   expect(await slotDirectories(house)).toHaveLength(processes);
   await expect.poll(programs, { timeout: REST_MS }).toEqual(Array(processes).fill(WARM).flat().sort());
   for (const home of await groupHomes())
-    await expect
-      .poll(async () => (await readdir(home)).filter((name) => /^\d+$/.test(name)).length, {
-        timeout: REST_MS,
-      })
-      .toBe(processes);
+    await expect.poll(() => occupied(home), { timeout: REST_MS }).toBe(processes);
 }
 
 /** What a warm process consists of: the sandbox, opencode in it, and its way to the model server. */
@@ -136,6 +132,13 @@ function programs(): string[] {
 async function groupHomes(): Promise<string[]> {
   const homes = await Promise.all((await allFamilies()).map(entries));
   return homes.flat().filter((path) => path.includes(marks()));
+}
+
+/** Groups with a process in them; empty ones are kept in stock. */
+async function occupied(home: string): Promise<number> {
+  const groups = (await readdir(home).catch(() => [])).filter((name) => /^\d+$/.test(name));
+  const pids = groups.map((name) => pidsIn(join(home, name)).catch(() => []));
+  return (await Promise.all(pids)).filter((found) => found.length > 0).length;
 }
 
 const entries = async (directory: string) =>
