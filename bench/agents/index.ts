@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { availableParallelism, freemem, loadavg, totalmem } from "node:os";
+import { monitorEventLoopDelay } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
@@ -33,6 +34,8 @@ interface Measured {
   rssBytes: number;
   usedBytes: number;
   treeBytes: number;
+  /** Longest time in which this process's one thread did not look up. */
+  stuckMs: number;
 }
 
 /**
@@ -80,6 +83,8 @@ async function round(studio: BenchStudio, peer: Peer, runner: Runner, sessions: 
   const held = { ...ownMemory(), tree: (await peer.ask({ ask: "memory", pid })).bytes };
   const working = process.cpuUsage();
   const goesAt = now();
+  const delay = monitorEventLoopDelay({ resolution: 10 });
+  delay.enable();
   await peer.ask({ ask: "go" });
   const ended = await studio.ended(name);
   const worked = process.cpuUsage(working);
@@ -97,6 +102,7 @@ async function round(studio: BenchStudio, peer: Peer, runner: Runner, sessions: 
     rssBytes: held.rss - before.rss,
     usedBytes: held.used - before.used,
     treeBytes: held.tree - before.tree,
+    stuckMs: delay.max / 1e6,
   };
   console.log(
     `${sessions} ${runner}: ${Math.round(startMs)} ms until all had asked, ${Math.round(measured.workMs)} ms after`,
@@ -119,6 +125,7 @@ function row(name: string, runs: readonly Measured[]): Row {
     "events/s": of((run) => (run.events / run.workMs) * 1000),
     "cpu ms/task": of((run) => run.cpuMs) / sessions,
     "of it here": of((run) => run.ownCpuMs) / sessions,
+    "stuck ms": of((run) => run.stuckMs),
     rounds: runs.length,
   };
 }

@@ -61,6 +61,8 @@ export class BenchStudio implements AsyncDisposable {
       CDS_DISK_THRESHOLD: "0.99",
       CDS_WARM_PROCESSES: "0",
       CDS_SPARE_PROCESSES: "0",
+      // All answers come at the same moment, and the thread that renews is the one that works on them.
+      CDS_LEASE_MS: "30000",
       // Held answers are silence.
       CDS_RUN_SILENCE_MS: "600000",
       CDS_RUN_TIMEOUT_MS: "900000",
