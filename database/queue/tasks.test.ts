@@ -9,6 +9,7 @@ import {
   enqueueTask,
   finishTask,
   getTask,
+  listTasks,
   openCall,
   readEvents,
   reapExpired,
