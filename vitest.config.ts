@@ -31,6 +31,7 @@ export default defineConfig({
         "apps/studio-ui/src/**",
         "**/testing/**",
         "sandbox/conformance/**",
+        "apps/orchestrator/conformance/**",
         "apps/api/sample-project/**",
         "**/*.d.ts",
       ],
