@@ -17,21 +17,14 @@ import {
 } from "./cgroup-files.ts";
 import { cpuMsOf, groupSettled, holdGroup, killGroup, usageOf } from "./cgroup2.ts";
 import { FIRST_WEIGHT } from "./credit.ts";
-import {
-  type ControlGroup,
-  type ControlGroups,
-  CPU_PERIOD_US,
-  type GroupUse,
-  type LimitDriver,
-  OWN_PROCESSES,
-} from "./limits.ts";
-import { shareMachine } from "./shared.ts";
-import { GroupStock } from "./stock.ts";
+import { CPU_PERIOD_US, type GroupUse, type LimitDriver, OWN_PROCESSES } from "./limits.ts";
+import { type GroupKind, openStocked } from "./stocked.ts";
 
 const FREEZE_ATTEMPTS = 400;
 const FREEZE_WAIT_MS = 5;
 /** What a process outside of any group weighs, and a group that weighs 100 as control groups v2 count. */
 const GROUP_SHARES = 1024;
+const NO_LIMIT = -1;
 
 /** One directory per hierarchy a sandbox is in; `core` is the v2 one that most v1 machines have beside. */
 interface Homes {
@@ -92,12 +85,11 @@ async function setWeight(groups: Homes, weight: number): Promise<void> {
   }
 }
 
-function groupAt(groups: Homes, stock: GroupStock, name: string): ControlGroup {
+function groupAt(groups: Homes): ReturnType<GroupKind["at"]> {
   return {
     join: directoriesOf(groups).map((directory) => join(directory, "cgroup.procs")),
     watched: false,
     prlimit: [],
-    attach: () => stock.begun(name),
     pids: () => pidsIn(groups.pids),
     use: () => use(groups),
     setWeight: (weight) => setWeight(groups, weight),
@@ -114,25 +106,27 @@ function groupAt(groups: Homes, stock: GroupStock, name: string): ControlGroup {
       memory: await field(groups.memory, "memory.oom_control", "oom_kill"),
       processes: await field(groups.pids, "pids.events", "max"),
     }),
-    remove: async () => stock.giveBack(name),
   };
 }
 
 async function setLimits(groups: Homes, limits: SandboxLimits): Promise<void> {
   const memory = async () => {
+    // There only when the kernel accounts for swap; never below the limit without it.
+    const withSwap = (bytes: number) =>
+      write(groups.memory, "memory.memsw.limit_in_bytes", bytes).catch(() => undefined);
+    await withSwap(NO_LIMIT);
     await write(groups.memory, "memory.limit_in_bytes", limits.memoryBytes);
-    // There only when the kernel accounts for swap.
-    await write(groups.memory, "memory.memsw.limit_in_bytes", limits.memoryBytes).catch(() => undefined);
+    await withSwap(limits.memoryBytes);
   };
   await Promise.all([
     memory(),
     write(groups.pids, "pids.max", limits.processes + OWN_PROCESSES),
     setWeight(groups, FIRST_WEIGHT),
   ]);
-  if (groups.cpu !== undefined && limits.cpus !== undefined) {
-    await write(groups.cpu, "cpu.cfs_period_us", CPU_PERIOD_US);
-    await write(groups.cpu, "cpu.cfs_quota_us", Math.round(limits.cpus * CPU_PERIOD_US));
-  }
+  if (groups.cpu === undefined) return;
+  await write(groups.cpu, "cpu.cfs_period_us", CPU_PERIOD_US);
+  const quota = limits.cpus === undefined ? NO_LIMIT : Math.round(limits.cpus * CPU_PERIOD_US);
+  await write(groups.cpu, "cpu.cfs_quota_us", quota);
 }
 
 const below = (homes: Homes, name: string) =>
@@ -163,7 +157,15 @@ export async function openCgroup1(instance: string): Promise<LimitDriver> {
   const remove = async (groups: Homes) => {
     await Promise.all(directoriesOf(groups).map(removeGroup));
   };
-  const stock = new GroupStock({
+  return openStocked({
+    async open() {
+      await makeDirectories(...directoriesOf(families), ...directoriesOf(homes));
+      // All sandboxes together weigh as much as one busy program per core, whatever their number.
+      if (families.cpu !== undefined) {
+        await write(families.cpu, "cpu.shares", GROUP_SHARES * availableParallelism());
+      }
+    },
+    close: () => remove(homes),
     async make(name) {
       const groups = below(homes, name);
       try {
@@ -174,36 +176,8 @@ export async function openCgroup1(instance: string): Promise<LimitDriver> {
       }
     },
     remove: (name) => remove(below(homes, name)),
-  });
-  const all: ControlGroups = {
-    async create(limits) {
-      const name = await stock.take();
-      try {
-        const groups = below(homes, name);
-        await setLimits(groups, limits);
-        return groupAt(groups, stock, name);
-      } catch (error) {
-        stock.giveBack(name);
-        throw error;
-      }
-    },
+    limit: (name, limits) => setLimits(below(homes, name), limits),
+    at: (name) => groupAt(below(homes, name)),
     cpuMs: () => cpuMs(homes),
-    async close() {
-      await stock.close();
-      await remove(homes);
-    },
-  };
-  try {
-    await makeDirectories(...directoriesOf(families), ...directoriesOf(homes));
-    // All sandboxes together weigh as much as one busy program per core, whatever their number.
-    if (families.cpu !== undefined) {
-      await write(families.cpu, "cpu.shares", GROUP_SHARES * availableParallelism());
-    }
-    const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
-    await (await all.create(trial)).remove();
-    return shareMachine(all);
-  } catch (error) {
-    await all.close();
-    throw error;
-  }
+  });
 }

@@ -17,16 +17,8 @@ import {
   write,
 } from "./cgroup-files.ts";
 import { FIRST_WEIGHT } from "./credit.ts";
-import {
-  type ControlGroup,
-  type ControlGroups,
-  CPU_PERIOD_US,
-  type GroupUse,
-  type LimitDriver,
-  OWN_PROCESSES,
-} from "./limits.ts";
-import { shareMachine } from "./shared.ts";
-import { GroupStock } from "./stock.ts";
+import { CPU_PERIOD_US, type GroupUse, type LimitDriver, OWN_PROCESSES } from "./limits.ts";
+import { type GroupKind, openStocked } from "./stocked.ts";
 
 const FREEZE_ATTEMPTS = 400;
 const FREEZE_WAIT_MS = 5;
@@ -77,12 +69,11 @@ async function setWeight(group: string, weight: number): Promise<void> {
   await write(group, "cpu.weight", weight).catch(() => undefined);
 }
 
-function groupAt(group: string, stock: GroupStock, name: string): ControlGroup {
+function groupAt(group: string): ReturnType<GroupKind["at"]> {
   return {
     join: [join(group, "cgroup.procs")],
     watched: false,
     prlimit: [],
-    attach: () => stock.begun(name),
     pids: () => pidsIn(group),
     use: () => usageOf(group),
     setWeight: (weight) => setWeight(group, weight),
@@ -98,7 +89,6 @@ function groupAt(group: string, stock: GroupStock, name: string): ControlGroup {
       memory: await field(group, "memory.events", "oom_kill"),
       processes: await field(group, "pids.events", "max"),
     }),
-    remove: async () => stock.giveBack(name),
   };
 }
 
@@ -108,9 +98,10 @@ async function setLimits(group: string, limits: SandboxLimits): Promise<void> {
   await write(group, "memory.swap.max", 0).catch(() => undefined);
   await write(group, "pids.max", limits.processes + OWN_PROCESSES);
   await setWeight(group, FIRST_WEIGHT);
-  if (limits.cpus !== undefined) {
-    await write(group, "cpu.max", `${Math.round(limits.cpus * CPU_PERIOD_US)} ${CPU_PERIOD_US}`);
-  }
+  const ceiling = limits.cpus === undefined ? "max" : String(Math.round(limits.cpus * CPU_PERIOD_US));
+  const written = write(group, "cpu.max", `${ceiling} ${CPU_PERIOD_US}`);
+  // The cpu controller is not everywhere ours: then nobody can be promised a ceiling.
+  await (limits.cpus === undefined ? written.catch(() => undefined) : written);
 }
 
 /**
@@ -146,38 +137,18 @@ async function driverAt(base: string, instance: string, root: number): Promise<L
   await delegate(base, ownProcesses(root));
   const family = join(base, FAMILY);
   const home = join(family, instance);
-  await makeDirectories(family, home);
-  for (const directory of [family, home]) await delegate(directory, new Set());
-  const stock = new GroupStock({
+  return openStocked({
+    async open() {
+      await makeDirectories(family, home);
+      for (const directory of [family, home]) await delegate(directory, new Set());
+    },
+    close: () => removeGroup(home),
     make: (name) => mkdir(join(home, name)),
     remove: (name) => removeGroup(join(home, name)),
-  });
-  const groups: ControlGroups = {
-    async create(limits) {
-      const name = await stock.take();
-      try {
-        const group = join(home, name);
-        await setLimits(group, limits);
-        return groupAt(group, stock, name);
-      } catch (error) {
-        stock.giveBack(name);
-        throw error;
-      }
-    },
+    limit: (name, limits) => setLimits(join(home, name), limits),
+    at: (name) => groupAt(join(home, name)),
     cpuMs: () => cpuMsOf(home),
-    async close() {
-      await stock.close();
-      await removeGroup(home);
-    },
-  };
-  try {
-    const trial = { memoryBytes: 1 << 24, processes: 4, fileBytes: 1, tmpBytes: 1 };
-    await (await groups.create(trial)).remove();
-    return shareMachine(groups);
-  } catch (error) {
-    await groups.close();
-    throw error;
-  }
+  });
 }
 
 /**

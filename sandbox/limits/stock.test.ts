@@ -1,6 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, it } from "vitest";
+import type { SandboxLimits } from "../types.ts";
 import { GroupStock } from "./stock.ts";
+
+const LIMITS: SandboxLimits = { memoryBytes: 1 << 26, processes: 8, fileBytes: 1 << 20, tmpBytes: 1 << 20 };
 
 /** What a kernel would have of it: refuses a name twice, and to remove what is not there or busy. */
 function kernel() {
@@ -8,6 +11,8 @@ function kernel() {
   const ever = new Set<string>();
   const busy = new Set<string>();
   const full = { value: false };
+  /** All that was ever written into each. */
+  const limits = new Map<string, SandboxLimits[]>();
   const stock = new GroupStock({
     async make(name) {
       await sleep(1);
@@ -15,12 +20,17 @@ function kernel() {
       ever.add(name);
       made.add(name);
     },
+    async limit(name, wanted) {
+      await sleep(1);
+      if (wanted.processes < 0) throw new Error("cannot be limited");
+      limits.set(name, [...(limits.get(name) ?? []), wanted]);
+    },
     async remove(name) {
       await sleep(1);
       if (busy.has(name) || !made.delete(name)) throw new Error("cannot be removed");
     },
   });
-  return { stock, made, ever, busy, full };
+  return { stock, made, ever, busy, full, limits };
 }
 
 async function until(ready: () => boolean): Promise<void> {
@@ -32,7 +42,7 @@ it("[MU-6] no group serves twice, and a few are made before they are asked for",
   const { stock, made, ever } = kernel();
   const seen: string[] = [];
   for (let round = 0; round < 20; round += 1) {
-    const name = await stock.take();
+    const name = await stock.take(LIMITS);
     expect(made).toContain(name);
     stock.begun(name);
     seen.push(name);
@@ -48,8 +58,8 @@ it("[MU-6] no group serves twice, and a few are made before they are asked for",
 
 it("[MU-6] a start that does not end holds nothing up, and all that was not given back is its owner's", async () => {
   const { stock, made } = kernel();
-  const first = await stock.take();
-  const second = await stock.take();
+  const first = await stock.take(LIMITS);
+  const second = await stock.take(LIMITS);
   stock.giveBack(second);
   await until(() => !made.has(second));
   expect(made).toContain(first);
@@ -60,10 +70,10 @@ it("[MU-6] a start that does not end holds nothing up, and all that was not give
 
 it("[MU-6] what could not be removed is tried again, and told at the end", async () => {
   const { stock, made, busy } = kernel();
-  const stuck = await stock.take();
+  const stuck = await stock.take(LIMITS);
   busy.add(stuck);
   stock.giveBack(stuck);
-  const other = await stock.take();
+  const other = await stock.take(LIMITS);
   stock.giveBack(other);
   await until(() => !made.has(other));
   await expect(stock.close()).rejects.toThrow("could not be removed");
@@ -73,10 +83,32 @@ it("[MU-6] what could not be removed is tried again, and told at the end", async
 it("[MU-6] where none can be made, who needs one is told, and others go on", async () => {
   const { stock, full, made } = kernel();
   full.value = true;
-  await expect(stock.take()).rejects.toThrow("cannot be made");
+  await expect(stock.take(LIMITS)).rejects.toThrow("cannot be made");
   full.value = false;
-  const name = await stock.take();
+  const name = await stock.take(LIMITS);
   expect(made).toContain(name);
+  stock.giveBack(name);
+  await stock.close();
+  expect(made.size).toBe(0);
+});
+
+it("[MU-6] one that is ready has its limits already, and gets others where somebody wants others", async () => {
+  const { stock, limits } = kernel();
+  const small = { ...LIMITS, memoryBytes: 1 << 20 };
+  const ready = () => until(() => [...limits.values()].flat().length > 1);
+  await stock.take(LIMITS);
+  await ready();
+  const second = await stock.take(LIMITS);
+  expect(limits.get(second)).toEqual([LIMITS]);
+  const third = await stock.take(small);
+  expect(limits.get(third)?.at(-1)).toEqual(small);
+  await stock.close().catch(() => undefined);
+});
+
+it("[MU-6] one that cannot be limited is removed, whoever wanted it", async () => {
+  const { stock, made } = kernel();
+  await expect(stock.take({ ...LIMITS, processes: -1 })).rejects.toThrow("cannot be limited");
+  const name = await stock.take(LIMITS);
   stock.giveBack(name);
   await stock.close();
   expect(made.size).toBe(0);

@@ -1,4 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { isDeepStrictEqual } from "node:util";
+import type { SandboxLimits } from "../types.ts";
 
 /** Groups made in advance: as many starts in a row find one. */
 const READY = 4;
@@ -11,17 +13,28 @@ const MOST_LEFT = 32;
 export interface StockWork {
   /** Make an empty group of that name; nothing is left of one that fails. */
   make(name: string): Promise<void>;
+  /** Write what a sandbox may use into a group that none has used, whatever was written there before. */
+  limit(name: string, limits: SandboxLimits): Promise<void>;
   /** Remove it; its processes are gone or going. */
   remove(name: string): Promise<void>;
 }
 
+interface Ready {
+  readonly name: string;
+  /** As they are written there. */
+  readonly limits: SandboxLimits | undefined;
+}
+
 /**
  * Control groups made before anybody asks for them, and removed after all have ceased to wait: both take locks that
- * others' programs hold for long. A group serves once only, so nothing of a sandbox is ever found by another.
+ * others' programs hold for long. Those that are ready have the limits of those that were taken last, so most need not be
+ * written when one is. A group serves once only, so nothing of a sandbox is ever found by another.
  */
 export class GroupStock {
   readonly #work: StockWork;
-  readonly #ready: string[] = [];
+  readonly #ready: Ready[] = [];
+  /** Limits of groups to be made, those of the latest taken. */
+  readonly #next: SandboxLimits[] = [];
   readonly #left: string[] = [];
   readonly #starting = new Set<string>();
   readonly #failed = new Set<string>();
@@ -33,10 +46,19 @@ export class GroupStock {
     this.#work = work;
   }
 
-  /** The name of a group nobody has used. Throws what making one throws, when none is ready. */
-  async take(): Promise<string> {
-    const name = this.#ready.shift() ?? (await this.#make());
+  /** The name of a group with these limits that nobody has used. Throws what making or limiting one throws. */
+  async take(limits: SandboxLimits): Promise<string> {
+    const found = this.#pick(limits);
+    const name = found?.name ?? (await this.#make());
     this.#starting.add(name);
+    try {
+      if (!isDeepStrictEqual(found?.limits, limits)) await this.#work.limit(name, limits);
+    } catch (error) {
+      this.giveBack(name);
+      throw error;
+    }
+    this.#next.push(limits);
+    if (this.#next.length > READY) this.#next.shift();
     this.#go();
     return name;
   }
@@ -58,10 +80,29 @@ export class GroupStock {
   async close(): Promise<void> {
     this.#closed = true;
     await this.#working;
-    const all = new Set([...this.#left.splice(0), ...this.#ready.splice(0), ...this.#failed]);
+    const ready = this.#ready.splice(0).map(({ name }) => name);
+    const all = new Set([...this.#left.splice(0), ...ready, ...this.#failed]);
     const results = await Promise.allSettled([...all].map((name) => this.#work.remove(name)));
     const errors = results.flatMap((result) => (result.status === "rejected" ? [result.reason] : []));
     if (errors.length > 0) throw new AggregateError(errors, "control groups could not be removed");
+  }
+
+  /** One that is ready, best with these limits. */
+  #pick(limits: SandboxLimits): Ready | undefined {
+    const best = this.#ready.findIndex((ready) => isDeepStrictEqual(ready.limits, limits));
+    return this.#ready.splice(Math.max(0, best), 1)[0];
+  }
+
+  async #prepare(): Promise<Ready> {
+    const name = await this.#make();
+    const limits = this.#next.shift();
+    try {
+      if (limits !== undefined) await this.#work.limit(name, limits);
+    } catch (error) {
+      this.#left.push(name);
+      throw error;
+    }
+    return { name, limits };
   }
 
   async #make(): Promise<string> {
@@ -84,7 +125,7 @@ export class GroupStock {
       if (this.#closed) return;
       if (this.#ready.length < READY) {
         try {
-          this.#ready.push(await this.#make());
+          this.#ready.push(await this.#prepare());
           continue;
         } catch {
           // Whoever needs one makes it, and is told why not.
