@@ -3,8 +3,17 @@ import { readBlobs } from "#database/projects/index.ts";
 import type { Delta, TreeFile } from "#database/projects/types.ts";
 import type { Config } from "#platform/config/config.ts";
 import { randomBase32 } from "#platform/ids.ts";
-import { Jail, type SandboxHost, type SandboxLimits, type Slot, startCommand, withNode } from "#sandbox";
+import {
+  Jail,
+  ownerOf,
+  type SandboxHost,
+  type SandboxLimits,
+  type Slot,
+  startCommand,
+  withNode,
+} from "#sandbox";
 import { DiskGuard } from "./disk-guard.ts";
+import { programLimits } from "./program-limits.ts";
 import { fill, laidOver } from "./workspace.ts";
 
 /** Where a tree stands inside: where agents have their working directory. */
@@ -12,10 +21,6 @@ const INSIDE = "/workspace/request/work";
 /** Of a command's output, for people and models to read. */
 const OUTPUT_BYTES = 32 * 1024;
 const NAME_CHARS = 10;
-const MIB = 1024 * 1024;
-const TMP_BYTES = 128 * MIB;
-/** What a build may make of one file is not what a project may store. */
-const FILE_BYTES = 256 * MIB;
 /** No validator needs to see more of one file. */
 const MAX_READ_BYTES = 8 * 1024 * 1024;
 
@@ -48,17 +53,11 @@ export interface ChecksPlace extends Bench {
 
 /** A bench with the limits of this server's runs. */
 export function checksPlace(db: Db, config: Config, bench: Bench): ChecksPlace {
-  const { memoryBytes, checkTimeoutMs: timeoutMs } = config.run;
   return {
     ...bench,
     db,
-    timeoutMs,
-    limits: {
-      memoryBytes,
-      processes: config.workbench.processes,
-      fileBytes: FILE_BYTES,
-      tmpBytes: TMP_BYTES,
-    },
+    timeoutMs: config.run.checkTimeoutMs,
+    limits: programLimits(config),
     disk: { threshold: config.queue.diskThreshold, allowedBytes: config.quota.projectBytes },
   };
 }
@@ -131,8 +130,7 @@ export class CheckTree implements AsyncDisposable {
   async #make(): Promise<string> {
     const { db, slot } = this.#place;
     const directory = await slot.makeDir(this.#name);
-    const owner = slot.uid === null || slot.gid === null ? null : { uid: slot.uid, gid: slot.gid };
-    await fill(db, directory, [...this.#files.values()], owner);
+    await fill(db, directory, [...this.#files.values()], ownerOf(slot));
     return directory;
   }
 }

@@ -6,11 +6,8 @@ import { AppError } from "#schemas";
 import { DiskGuard } from "#workspaces/disk-guard.ts";
 import { INSIDE, type WorkspaceOwner } from "#workspaces/live-workspace.ts";
 import type { LiveWorkspaces, WorkspaceUse } from "#workspaces/live-workspaces.ts";
+import { programLimits } from "#workspaces/program-limits.ts";
 
-const MIB = 1024 * 1024;
-const TMP_BYTES = 128 * MIB;
-/** The largest file a program may make: an installed package's, not a project's. */
-const FILE_BYTES = 256 * MIB;
 const RETRY_SECONDS = 10;
 
 export interface WorkplaceDeps {
@@ -77,15 +74,7 @@ export class Workplace {
 
   /** Everything of a spec but the program. */
   spec(name: string): Omit<SandboxSpec, "argv"> {
-    const { config } = this.#deps;
     const { slot, work, home } = this.use.workspace;
-    const { cpus, processes } = config.workbench;
-    const limits = {
-      memoryBytes: config.run.memoryBytes,
-      fileBytes: FILE_BYTES,
-      tmpBytes: TMP_BYTES,
-      processes,
-    };
     const { cwd, env, user_id } = this.#request;
     return withNode({
       name,
@@ -95,7 +84,7 @@ export class Workplace {
         { source: work, target: INSIDE.work, mode: "rw" },
         { source: home, target: INSIDE.home, mode: "rw" },
       ],
-      limits: cpus > 0 ? { ...limits, cpus } : limits,
+      limits: programLimits(this.#deps.config),
       slot,
       owner: user_id,
       ...(this.#network === undefined ? {} : { bridge: this.#network.bridge }),

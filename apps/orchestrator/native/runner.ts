@@ -1,17 +1,13 @@
 import type { Dispatcher } from "undici";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
-import { type NetworkAccess, NetworkGrants, type Sandboxes, type Slot } from "#sandbox";
+import { type NetworkAccess, NetworkGrants, ownerOf, type Sandboxes, type Slot } from "#sandbox";
+import { programLimits } from "#workspaces/program-limits.ts";
 import type { WorkspacePlace } from "#workspaces/workspace.ts";
 import type { RunningTask } from "../run/run-deps.ts";
 import type { Runner, Station } from "../runners/runner.ts";
 import { NativeSession } from "./session.ts";
 import { SandboxToolHost } from "./tool-host.ts";
-
-const MIB = 1024 * 1024;
-const TMP_BYTES = 64 * MIB;
-/** What a build may make of one file is not what a project may store. */
-const FILE_BYTES = 256 * MIB;
 
 export interface NativeRunnerDeps {
   readonly sandboxes: Sandboxes;
@@ -81,16 +77,7 @@ export class NativeRunner implements Runner {
       slot,
       ...place,
       fileBytes: config.quota.fileBytes,
-      limits: {
-        memoryBytes: config.run.memoryBytes,
-        processes: config.workbench.processes,
-        fileBytes: FILE_BYTES,
-        tmpBytes: TMP_BYTES,
-      },
+      limits: programLimits(config),
     });
   }
-}
-
-function ownerOf({ uid, gid }: Slot): WorkspacePlace["owner"] {
-  return uid === null || gid === null ? null : { uid, gid };
 }
