@@ -2,13 +2,17 @@ import fastifyStatic from "@fastify/static";
 import type { FastifyInstance } from "fastify";
 import { DIST } from "./build.ts";
 
-/** Nothing from elsewhere, no inline script: what a model writes into the page cannot run or call home. */
+/**
+ * Nothing from elsewhere, no inline script: what a model writes into the page cannot run or call home. It holds in
+ * previews too, which is what `data:` is for.
+ */
 const CONTENT_SECURITY_POLICY = [
   "default-src 'self'",
   "script-src 'self'",
   "style-src 'self' 'unsafe-inline'",
-  "img-src 'self'",
-  "font-src 'self'",
+  "img-src 'self' data:",
+  "font-src 'self' data:",
+  "media-src 'self' data:",
   "connect-src 'self'",
   "object-src 'none'",
   "base-uri 'none'",

@@ -1,18 +1,12 @@
-import { existsSync } from "node:fs";
-import { mkdir } from "node:fs/promises";
-import { type Browser, chromium, type Page } from "playwright-core";
+import type { Browser, Page } from "playwright-core";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { hasBrowser, launchBrowser, openPage, takeShot } from "../support/browser.ts";
 import { startTestStudio, type TestStudio } from "../support/studio.ts";
 
 vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 
-const BROWSERS = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"];
-const executablePath = BROWSERS.find((path) => existsSync(path));
-/** Where pictures of the page go when somebody wants to look at them. */
-const SHOTS = process.env.CDS_SCREENSHOTS;
-
 // Without a browser on the machine the same way is tested by the other suites through the client.
-describe.skipIf(executablePath === undefined)("the page", () => {
+describe.skipIf(!hasBrowser)("the page", () => {
   let studio: TestStudio;
   let browser: Browser;
   let page: Page;
@@ -20,24 +14,8 @@ describe.skipIf(executablePath === undefined)("the page", () => {
 
   beforeAll(async () => {
     studio = await startTestStudio();
-    browser = await chromium.launch({
-      executablePath: executablePath ?? "",
-      args: [
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-quic",
-        "--no-first-run",
-        "--disable-background-networking",
-        "--disable-component-update",
-        "--disable-sync",
-      ],
-    });
-    page = await browser.newPage({ locale: "en-GB", viewport: { width: 1360, height: 900 } });
-    page.setDefaultTimeout(20_000);
-    page.on("console", (message) => {
-      if (message.type() === "error") consoleErrors.push(message.text());
-    });
-    page.on("pageerror", (error) => consoleErrors.push(error.message));
+    browser = await launchBrowser();
+    page = await openPage(browser, consoleErrors);
   }, 180_000);
 
   afterAll(async () => {
@@ -45,11 +23,7 @@ describe.skipIf(executablePath === undefined)("the page", () => {
     await studio?.[Symbol.asyncDispose]();
   }, 60_000);
 
-  async function shot(name: string): Promise<void> {
-    if (SHOTS === undefined) return;
-    await mkdir(SHOTS, { recursive: true });
-    await page.screenshot({ path: `${SHOTS}/${name}.png`, fullPage: true });
-  }
+  const shot = (name: string) => takeShot(page, name);
 
   it("tells readably that a password is wrong", async () => {
     await page.goto(studio.url);

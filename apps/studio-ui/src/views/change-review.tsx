@@ -5,6 +5,7 @@ import { diffHunks } from "../state/diff.ts";
 import { bytes } from "../state/format.ts";
 import { client } from "../state/session.ts";
 import { useAction, useAsync } from "../state/use-async.ts";
+import { WithPreview } from "./page-preview.tsx";
 import { Badge, ErrorNote } from "./parts.tsx";
 
 type Change = MethodResult<"change.get">;
@@ -168,7 +169,10 @@ function FileDiff({ file, conflict, side, onSide }: FileDiffProps) {
       </summary>
       {conflict !== undefined && (
         <fieldset className="note warn" aria-label={t("change.conflict")}>
-          <strong>{t("change.conflict")}</strong>
+          <strong>{t(`change.conflicts.${conflict.kind}`)}</strong>
+          {conflict.moved_from !== undefined && (
+            <span>{t("change.movedFrom", { path: conflict.moved_from })}</span>
+          )}
           {(["current", "agent"] as const).map((each) => (
             <label key={each} className="row">
               <input
@@ -188,7 +192,9 @@ function FileDiff({ file, conflict, side, onSide }: FileDiffProps) {
       {truncated && <p className="note warn">{t("change.truncated", { size })}</p>}
       {!truncated && !isText && <p className="muted">{t("change.binary", { size })}</p>}
       {!truncated && isText && (
-        <DiffTable path={file.path} before={before?.content ?? null} after={file.after?.content ?? null} />
+        <WithPreview path={file.path} content={file.after?.content ?? null}>
+          <DiffTable path={file.path} before={before?.content ?? null} after={file.after?.content ?? null} />
+        </WithPreview>
       )}
     </details>
   );

@@ -3,7 +3,7 @@ import { useTranslation } from "react-i18next";
 import type { MethodInput } from "#schemas";
 import { client } from "../state/session.ts";
 import { useAction, useAsync } from "../state/use-async.ts";
-import { ErrorNote } from "./parts.tsx";
+import { Choice, ErrorNote } from "./parts.tsx";
 
 type Runner = NonNullable<MethodInput<"agent.dispatch">["runner"]>;
 
@@ -58,6 +58,7 @@ export function Composer({ projectId, suggest, settingsRound, onSent }: Composer
     onSent();
   });
 
+  const sendable = !send.busy && prompt.trim() !== "" && chosen !== undefined;
   return (
     <form
       className="card composer"
@@ -78,50 +79,30 @@ export function Composer({ projectId, suggest, settingsRound, onSent }: Composer
         }}
       />
       <div className="row between">
-        <label className="row">
-          {t("prompt.agent")}
-          <select
-            value={agent}
-            title={agents.data?.find((each) => each.name === agent)?.description}
-            onChange={(event) => setAgent(event.target.value)}
-          >
-            {(agents.data ?? [{ name: agent }]).map(({ name }) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
-        <label className="row">
-          {t("prompt.runner")}
-          <select value={runner} onChange={(event) => setRunner(event.target.value as Runner | "")}>
-            <option value="">{t("prompt.runnerDefault")}</option>
-            {runners.map((name) => (
-              <option key={name} value={name}>
-                {name}
-              </option>
-            ))}
-          </select>
-        </label>
-        <label className="row">
-          {t("prompt.model")}
-          <select value={chosen ?? ""} onChange={(event) => setModel(event.target.value)}>
-            {models.data === undefined && (
-              <option value="">{t(models.loading ? "app.loading" : "prompt.noModels")}</option>
-            )}
-            {models.data?.map((each) => (
-              <option key={each.id} value={each.id}>
-                {each.id}
-              </option>
-            ))}
-          </select>
-        </label>
-        <button
-          type="submit"
-          className="primary"
-          disabled={send.busy || prompt.trim() === "" || chosen === undefined}
-          title={t("prompt.sendHint")}
-        >
+        <Choice
+          label={t("prompt.agent")}
+          title={agents.data?.find((each) => each.name === agent)?.description}
+          options={(agents.data ?? [{ name: agent }]).map(({ name }) => [name, name])}
+          value={agent}
+          onChange={setAgent}
+        />
+        <Choice
+          label={t("prompt.runner")}
+          options={[["", t("prompt.runnerDefault")], ...runners.map((name) => [name, name] as const)]}
+          value={runner}
+          onChange={(value) => setRunner(value as Runner | "")}
+        />
+        <Choice
+          label={t("prompt.model")}
+          options={
+            models.data?.map(({ id }) => [id, id]) ?? [
+              ["", t(models.loading ? "app.loading" : "prompt.noModels")],
+            ]
+          }
+          value={chosen ?? ""}
+          onChange={setModel}
+        />
+        <button type="submit" className="primary" disabled={!sendable} title={t("prompt.sendHint")}>
           {t("prompt.send")}
         </button>
       </div>

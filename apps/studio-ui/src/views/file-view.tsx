@@ -3,6 +3,7 @@ import { useTranslation } from "react-i18next";
 import { bytes } from "../state/format.ts";
 import { client } from "../state/session.ts";
 import { useAction, useAsync } from "../state/use-async.ts";
+import { WithPreview } from "./page-preview.tsx";
 import { Dialog, ErrorNote } from "./parts.tsx";
 import type { Project } from "./project-list.tsx";
 
@@ -43,13 +44,15 @@ export function FileView({ project, path, onClose, onSaved }: FileViewProps) {
       )}
       {file.data?.encoding === "utf8" && (
         <>
-          <textarea
-            className="editor mono"
-            aria-label={path}
-            spellCheck={false}
-            value={content}
-            onChange={(event) => setContent(event.target.value)}
-          />
+          <WithPreview path={path} content={content}>
+            <textarea
+              className="editor mono"
+              aria-label={path}
+              spellCheck={false}
+              value={content}
+              onChange={(event) => setContent(event.target.value)}
+            />
+          </WithPreview>
           <div className="row end">
             <button type="button" onClick={onClose}>
               {t("app.cancel")}

@@ -73,3 +73,27 @@ export function Badge({
 }) {
   return <span className={`badge ${tone}`}>{children}</span>;
 }
+
+interface ChoiceProps {
+  label: string;
+  title?: string | undefined;
+  /** Value and words of each. */
+  options: readonly (readonly [string, string])[];
+  value: string;
+  onChange: (value: string) => void;
+}
+
+export function Choice({ label, title, options, value, onChange }: ChoiceProps) {
+  return (
+    <label className="row">
+      {label}
+      <select value={value} title={title} onChange={(event) => onChange(event.target.value)}>
+        {options.map(([name, words]) => (
+          <option key={name} value={name}>
+            {words}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+}
