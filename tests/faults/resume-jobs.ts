@@ -16,6 +16,8 @@ const BUDGET = 2_000_000;
 const PENDING_LIMIT = 50;
 /** Few and many: some tasks have to run out of attempts. */
 const ATTEMPTS = [3, 6, 12] as const;
+/** More than there are kills. */
+const ENOUGH_ATTEMPTS = 100;
 /** Agents whose results are tried by running tests take long, and come more rarely. */
 const AGENTS = [
   ...["CodeAgent", "TestAgent", "DebugAgent", "DesignAgent", "DesignAgent"],
@@ -29,10 +31,10 @@ const KINDS = {
 const REPAIRED_FROM = 0.6;
 const REFUSED_FROM = 0.92;
 
-/** What an agent hands on, by steps that come after its own task. */
+/** What an agent hands on, by steps that build on its own result, and change something whoever made that. */
 const HANDED_ON = [
-  { id: "page", agent: "DesignAgent", prompt: prompt("DesignAgent", "accepted") },
-  { id: "audit", agent: "SecurityAgent", prompt: prompt("SecurityAgent", "accepted"), after: ["page"] },
+  { id: "notes", agent: "DocAgent", prompt: prompt("DocAgent", "accepted") },
+  { id: "audit", agent: "SecurityAgent", prompt: prompt("SecurityAgent", "accepted"), after: ["notes"] },
 ];
 export const HANDED_ON_STEPS = HANDED_ON.length;
 
@@ -71,6 +73,8 @@ interface JobsOptions {
 export class Jobs {
   readonly #options: JobsOptions;
   readonly #users: string[] = [];
+  /** Each has a task that completes, whatever is drawn and however often it is killed. */
+  readonly #firsts = Object.keys(AGENT_SCRIPTS);
 
   private constructor(options: JobsOptions) {
     this.#options = options;
@@ -101,6 +105,8 @@ export class Jobs {
   async #add(user_id: string): Promise<number> {
     const { database, random, runner } = this.#options;
     const { db } = database;
+    const first = runner === "native" ? this.#firsts.pop() : undefined;
+    if (first !== undefined) return this.#addFirst(user_id, first);
     const kind = random.pick<string>(KINDS[runner]);
     if (kind === "plan") return this.#addPlan(user_id);
     const former = kind === "goes on" ? await lastAlone(db, user_id) : undefined;
@@ -116,6 +122,14 @@ export class Jobs {
       prompt: prompt(agent, outcome, kind === "planner" ? " plans" : ""),
       may_plan: kind === "planner",
       ...(former === undefined ? {} : { continues: former.id }),
+    });
+    return 1;
+  }
+
+  async #addFirst(user_id: string, agent: string): Promise<number> {
+    await enqueueTask(this.#options.database.db, {
+      ...{ ...this.#shared(user_id), max_attempts: ENOUGH_ATTEMPTS, id: newId("task"), agent, priority: 5 },
+      ...{ project_id: await this.#project(user_id), prompt: prompt(agent, "accepted") },
     });
     return 1;
   }
