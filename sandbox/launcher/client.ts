@@ -197,6 +197,8 @@ export class LauncherClient implements AsyncDisposable {
       const about = await ready.promise;
       send(child, { type: "hello", socket: this.#socketPath, secret: this.#secret });
       await onReady?.(about);
+      // Ended meanwhile, it would never answer whoever waited for it.
+      if (this.#child !== child) throw new Error("the launcher ended while it was made ready");
       return child;
     } catch (error) {
       child.kill("SIGKILL");
