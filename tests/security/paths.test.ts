@@ -140,11 +140,11 @@ describe("[SB-fs] paths", () => {
       expect(await directory.list(root)).toEqual([]);
       await directory.mkdir(root);
       for (const attempt of [
-        directory.write(root, Buffer.from("x")),
-        directory.remove(root),
-        directory.read(root),
+        () => directory.write(root, Buffer.from("x")),
+        () => directory.remove(root),
+        () => directory.read(root),
       ]) {
-        await expect(attempt).rejects.toMatchObject({ code: "InvalidParams" });
+        await expect(attempt()).rejects.toMatchObject({ code: "InvalidParams" });
       }
     }
     expect(await canaries.look()).toEqual(before);

@@ -256,13 +256,13 @@ describe("the fs engine", () => {
     await directory.write("a", of(1));
     const closed = await engine.start({ root, quota: QUOTA, readOnly: true });
     for (const attempt of [
-      closed.write("a", of(2)),
-      closed.mkdir("b"),
-      closed.remove("a"),
-      closed.move("a", "b"),
-      closed.copy("a", "b"),
+      () => closed.write("a", of(2)),
+      () => closed.mkdir("b"),
+      () => closed.remove("a"),
+      () => closed.move("a", "b"),
+      () => closed.copy("a", "b"),
     ]) {
-      await expect(attempt).rejects.toMatchObject(code("Forbidden"));
+      await expect(attempt()).rejects.toMatchObject(code("Forbidden"));
     }
     expect((await closed.read("a")).content).toHaveLength(1);
     await expect(closed.read("a", 0)).rejects.toMatchObject(code("PayloadTooLarge"));

@@ -43,7 +43,7 @@ export interface JailFile {
 
 export interface JailOptions {
   /** Who owns what is made; for a server running as root that works in another user's directory. */
-  owner?: { uid: number; gid: number };
+  owner?: { uid: number; gid: number } | null;
 }
 
 /**
@@ -62,7 +62,7 @@ export class Jail implements AsyncDisposable {
 
   private constructor(root: number, options: JailOptions) {
     this.#root = root;
-    this.#owner = options.owner;
+    this.#owner = options.owner ?? undefined;
   }
 
   /** `root` must be a directory and no link; the way to it must be the caller's own. */

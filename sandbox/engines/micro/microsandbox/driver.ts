@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { newId } from "#platform/ids.ts";
 import { AppError, toAppError } from "#schemas";
 import type { SandboxHost } from "../../../sandboxes.ts";
-import type { Slot } from "../../../slots.ts";
+import { ownerOf, type Slot } from "../../../slots.ts";
 import type { Availability, SandboxLog, SandboxStats } from "../../../types.ts";
 import {
   type DriverVm,
@@ -154,7 +154,7 @@ export class MicrosandboxDriver implements MicroDriver {
       // The library tells the format by the name's ending.
       const rootfs = join(home, "rootfs.raw");
       await symlink(await host.reachable(image.rootfs), rootfs);
-      const identity = slot.uid === null || slot.gid === null ? null : { uid: slot.uid, gid: slot.gid };
+      const identity = ownerOf(slot);
       const client = new HostClient({ home, identity });
       void client.exited.then(async () => {
         this.#opened = undefined;
