@@ -1,4 +1,4 @@
-import { MAX_PLAN_STEPS, type PlanStep, planStepSchema } from "#schemas";
+import { MAX_PLAN_STEPS, orderFaults, type PlanStep, planStepSchema } from "#schemas";
 import { agents, findAgent } from "./registry.ts";
 import { fencedBlocks } from "./validation/fences.ts";
 
@@ -62,27 +62,17 @@ function refused(problem: string): ParsedPlan {
 
 /** Whether agents and names are known, and every step can come to its turn. */
 function orderProblems(steps: readonly PlanStep[]): string[] {
-  const problems: string[] = [];
-  const ids = new Set<string>();
-  for (const { id, agent } of steps) {
-    if (ids.has(id)) problems.push(`The plan has two steps "${id}".`);
-    ids.add(id);
-    if (findAgent(agent) === undefined) problems.push(`Step "${id}" of the plan names no agent: "${agent}".`);
+  const { twice, unknown, stuck } = orderFaults(steps);
+  const nobody = steps.filter(({ agent }) => findAgent(agent) === undefined);
+  if (stuck.length > 0 && nobody.length === 0) {
+    return [`Steps of the plan wait for each other: "${stuck.join('", "')}".`];
   }
-  for (const { id, after = [] } of steps) {
-    const unknown = after.filter((other) => !ids.has(other));
-    if (unknown.length > 0)
-      problems.push(`Step "${id}" of the plan comes after no step: "${unknown.join('", "')}".`);
-  }
-  if (problems.length > 0) return problems;
-  let waiting = [...steps];
-  for (;;) {
-    const left = new Set(waiting.map((step) => step.id));
-    const next = waiting.filter(({ after = [] }) => after.some((other) => left.has(other)));
-    if (next.length === 0) return [];
-    if (next.length === waiting.length) {
-      return [`Steps of the plan wait for each other: "${[...left].join('", "')}".`];
-    }
-    waiting = next;
-  }
+  return [
+    ...twice.map((step) => `The plan has two steps "${steps[step]?.id}".`),
+    ...nobody.map(({ id, agent }) => `Step "${id}" of the plan names no agent: "${agent}".`),
+    ...[...Map.groupBy(unknown, ({ step }) => step)].map(
+      ([step, names]) =>
+        `Step "${steps[step]?.id}" of the plan comes after no step: "${names.map(({ id }) => id).join('", "')}".`,
+    ),
+  ];
 }

@@ -5,6 +5,7 @@ export * from "./events.ts";
 export * from "./ids.ts";
 export * from "./local-models.ts";
 export * from "./notifications.ts";
+export * from "./plan-order.ts";
 export * from "./rpc/account.ts";
 export * from "./rpc/agent.ts";
 export * from "./rpc/budget.ts";

@@ -1,4 +1,5 @@
 import { sql } from "kysely";
+import type { StepOrder } from "#schemas";
 import { inTransaction } from "../in-transaction.ts";
 import { microcredits } from "../ledger/amount.ts";
 import type { Db, PlanRow, TaskRow } from "../schema.ts";
@@ -6,7 +7,7 @@ import { checkContinues, checkPending, leastOf, lockGate, refuseNul } from "./ad
 import { keyTaken } from "./enqueue.ts";
 import { insertTask, type TaskExtras } from "./insert.ts";
 import { findByKey, findPlanByKey, planTasks } from "./read.ts";
-import { checkSteps, type StepOrder } from "./steps.ts";
+import { checkSteps } from "./steps.ts";
 
 /** One task of a plan. */
 export interface NewStep extends StepOrder {

@@ -13,7 +13,6 @@ import {
   planTasks,
 } from "#database/queue/index.ts";
 import { newId } from "#platform/ids.ts";
-import { NetworkGrants } from "#sandbox";
 import { AppError, type MethodParams } from "#schemas";
 import type { Context } from "../handler.ts";
 import { nearest } from "../rpc/suggest.ts";
@@ -195,8 +194,7 @@ function runnerFor(
 }
 
 /** The hosts a task's programs may reach. @throws AppError as for programs that people run by hand. */
-function granted({ config, log }: Context, network: Params["network"]): string[] {
-  const grants = new NetworkGrants(config.workbench, log);
+function granted({ workbench: { grants } }: Context, network: Params["network"]): string[] {
   if (grants.rules(network) === null) return [];
   return network === true ? [...grants.hosts] : [...(network || [])];
 }
