@@ -10,6 +10,6 @@ export type {
 } from "./agent.ts";
 export { RUNNERS } from "./agent.ts";
 export type { CheckRun, Checks, Tree } from "./checks.ts";
-export { PLAN_PROMPT, parsePlan } from "./plan.ts";
+export { type ParsedPlan, PLAN_PROMPT, parsePlan } from "./plan.ts";
 export { agents, findAgent } from "./registry.ts";
 export { checkProject } from "./validation/project.ts";

@@ -10,7 +10,7 @@ import { shorten } from "../tools/text.ts";
 import { unlessAborted } from "./abort.ts";
 import { CircleGuard } from "./doom.ts";
 import type { ToolCall } from "./model.ts";
-import { type ToolMoment, toolEvent } from "./tool-events.ts";
+import { pathCleaner, type ToolMoment, toolEvent } from "./tool-events.ts";
 
 /** Failures of a host that the model can do something about; every other one ends the turn. */
 const TOLD: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
@@ -104,7 +104,8 @@ export class CallRunner {
 
   #tell(call: ToolCall, moment: Omit<ToolMoment, "call_id" | "name">): void {
     const { onEvent, host } = this.#options;
-    onEvent(toolEvent({ call_id: call.id, name: call.function.name, ...moment }, host.directory));
+    const named = { call_id: call.id, name: call.function.name, ...moment };
+    onEvent(toolEvent(named, pathCleaner(host.directory)));
   }
 }
 

@@ -5,4 +5,5 @@ export type {
   ModelCall,
   ModelDelta,
 } from "./model.ts";
+export { toolEvent } from "./tool-events.ts";
 export { runTurn, type TurnInput } from "./turn.ts";

@@ -14,15 +14,14 @@ export interface ToolMoment {
   readonly call_id: string;
   readonly name: string;
   readonly status: ToolEvent["status"];
-  readonly title?: string;
-  readonly input?: Readonly<Record<string, unknown>>;
-  readonly output?: string;
+  readonly title?: string | undefined;
+  readonly input?: Readonly<Record<string, unknown>> | undefined;
+  readonly output?: string | undefined;
 }
 
-/** A tool's event as watchers get it: bounded, with paths as the project has them. `directory`: the working one. */
-export function toolEvent(moment: ToolMoment, directory: string): ToolEvent {
+/** A tool's event as watchers get it: bounded, and each text as `clean` leaves it. */
+export function toolEvent(moment: ToolMoment, clean: (text: string) => string): ToolEvent {
   const { call_id, name, status, title, input, output = "" } = moment;
-  const clean = (text: string) => cleanPaths(text, directory);
   const fields = Object.entries(input ?? {}).slice(0, MAX_INPUT_FIELDS);
   const shown = clean(output);
   const long = shown.length > MAX_OUTPUT_CHARS;
@@ -40,14 +39,14 @@ export function toolEvent(moment: ToolMoment, directory: string): ToolEvent {
   };
 }
 
-/** Where the files lie while the agent works is nothing a watcher knows. */
-export function cleanPaths(text: string, directory: string): string {
-  if (!text.includes(directory)) return text;
-  return text.replaceAll(`${directory}/`, "").replaceAll(directory, ".");
+/** Where the files lie while the agent works is nothing a watcher knows. `directory`: its working one. */
+export function pathCleaner(directory: string): (text: string) => string {
+  return (text) =>
+    text.includes(directory) ? text.replaceAll(`${directory}/`, "").replaceAll(directory, ".") : text;
 }
 
 function shownValue(value: unknown, clean: (text: string) => string): unknown {
-  if (typeof value === "number" || typeof value === "boolean") return value;
+  if (typeof value === "number" || typeof value === "boolean" || value === null) return value;
   const text = clean(typeof value === "string" ? value : JSON.stringify(value));
   return text.length > MAX_INPUT_CHARS ? `${text.slice(0, MAX_INPUT_CHARS)}…` : text;
 }

@@ -5,7 +5,7 @@ import { unlessAborted } from "./abort.ts";
 import { Answer } from "./answer.ts";
 import { CallRunner } from "./calls.ts";
 import type { Message, Model, ModelCall, ModelUsage, ToolCall } from "./model.ts";
-import { cleanPaths, toolEvent } from "./tool-events.ts";
+import { pathCleaner, toolEvent } from "./tool-events.ts";
 
 /** Of the answer as it is kept; watchers have read all of it. */
 const MAX_ANSWER_CHARS = 64 * 1024;
@@ -59,6 +59,7 @@ class Turn {
   readonly #input: TurnInput;
   readonly #calls: CallRunner;
   readonly #ids: Set<string>;
+  readonly #clean: (text: string) => string;
   #answer = "";
   #steps = 0;
   #usage: ModelUsage | undefined;
@@ -66,6 +67,7 @@ class Turn {
   constructor(input: TurnInput) {
     this.#input = input;
     this.#calls = new CallRunner(input);
+    this.#clean = pathCleaner(input.host.directory);
     this.#ids = new Set(input.messages.flatMap((message) => callsOf(message).map(({ id }) => id)));
   }
 
@@ -87,7 +89,7 @@ class Turn {
 
   /** One answer, told to watchers as it comes. */
   async #ask(): Promise<Answer> {
-    const { model, signal, onEvent, host } = this.#input;
+    const { model, signal, onEvent } = this.#input;
     this.#compact();
     const answer = new Answer((wanted) => this.#newId(wanted));
     const stream = model.stream(this.#call(), signal)[Symbol.asyncIterator]();
@@ -97,9 +99,9 @@ class Turn {
         if (done === true) break;
         const begun = answer.take(value);
         if (begun !== undefined) {
-          onEvent(toolEvent({ call_id: begun.id, name: begun.name, status: "pending" }, host.directory));
+          onEvent(toolEvent({ call_id: begun.id, name: begun.name, status: "pending" }, this.#clean));
         } else if ((value.type === "text" || value.type === "thought") && value.text !== "") {
-          onEvent({ type: value.type, delta: cleanPaths(value.text, host.directory) });
+          onEvent({ type: value.type, delta: this.#clean(value.text) });
         }
       }
     } catch (error) {
@@ -134,7 +136,7 @@ class Turn {
   #keep(answer: Answer, calls: readonly ToolCall[]): void {
     const { text } = answer;
     this.#steps += 1;
-    if (text.trim() !== "") this.#answer = cleanPaths(text, this.#input.host.directory);
+    if (text.trim() !== "") this.#answer = this.#clean(text);
     const { usage } = answer;
     if (usage !== undefined) {
       this.#usage = {
@@ -189,8 +191,7 @@ class Turn {
   }
 
   #failed({ id, function: { name } }: ToolCall, output: string): void {
-    const { onEvent, host } = this.#input;
-    onEvent(toolEvent({ call_id: id, name, status: "failed", output }, host.directory));
+    this.#input.onEvent(toolEvent({ call_id: id, name, status: "failed", output }, this.#clean));
   }
 
   #gate(): Promise<void> {

@@ -6,6 +6,7 @@ import {
   Jail,
   type NetworkAccess,
   operation,
+  ownerOf,
   type SandboxHost,
   type SandboxSpec,
   type Slot,
@@ -63,8 +64,7 @@ export class SandboxToolHost implements ToolHost, AsyncDisposable {
 
   /** The files need not be there yet. @throws AppError when there is no area. */
   static async open(options: SandboxToolHostOptions): Promise<SandboxToolHost> {
-    const { uid, gid } = options.slot;
-    const jail = await Jail.open(options.area, uid === null || gid === null ? {} : { owner: { uid, gid } });
+    const jail = await Jail.open(options.area, { owner: ownerOf(options.slot) });
     return new SandboxToolHost(options, jail);
   }
 

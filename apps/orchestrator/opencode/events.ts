@@ -1,13 +1,9 @@
+import { toolEvent } from "#agents/loop/index.ts";
 import { tools } from "#agents/tools/index.ts";
 import { asObject } from "#platform/json.ts";
 import type { TaskEventBody } from "#schemas";
 import { INSIDE } from "./config.ts";
 
-/** What of a tool's output and input a watcher gets, characters; the agent itself sees all of it. */
-const MAX_OUTPUT_CHARS = 16 * 1024;
-const MAX_INPUT_CHARS = 4 * 1024;
-const MAX_TITLE_CHARS = 300;
-const MAX_INPUT_FIELDS = 20;
 const MAX_NAME_CHARS = 100;
 const MAX_ANSWER_CHARS = 64 * 1024;
 const MAX_TOOL_CALLS = 10_000;
@@ -95,19 +91,10 @@ export class UpdateTranslator {
     if (status === "running") this.#running.add(call_id);
     else this.#running.delete(call_id);
     const name = this.#tools.get(call_id) ?? "tool";
-    const input = refusal === undefined ? this.#input(update.rawInput) : undefined;
-    const output = refusal ?? readableOutput(this.#clean(outputOf(update.content)));
-    const long = output.length > MAX_OUTPUT_CHARS;
-    return {
-      type: "tool",
-      call_id: call_id.slice(0, 200),
-      name: name.slice(0, MAX_NAME_CHARS),
-      status,
-      ...(title === undefined || title === name ? {} : { title: title.slice(0, MAX_TITLE_CHARS) }),
-      ...(input === undefined ? {} : { input }),
-      ...(output === "" ? {} : { output: long ? shorten(output) : output }),
-      ...(long ? { truncated: true } : {}),
-    };
+    const { cwd: _, ...input } = refusal === undefined ? (asObject(update.rawInput) ?? {}) : {};
+    const output = refusal ?? readableOutput(outputOf(update.content));
+    const moment = { call_id, name, status, title: title === name ? undefined : title, input, output };
+    return toolEvent(moment, (text) => this.#clean(text));
   }
 
   /** What is wrong with a call that opencode refused. */
@@ -116,20 +103,6 @@ export class UpdateTranslator {
     if (update.title === "invalid" && typeof tool === "string" && typeof error === "string")
       this.#refused.set(call_id, readableRefusal(this.#clean(tool), this.#clean(error)));
     return this.#refused.get(call_id);
-  }
-
-  #input(raw: unknown): Record<string, unknown> | undefined {
-    const fields = Object.entries(asObject(raw) ?? {}).filter(([name]) => name !== "cwd");
-    if (fields.length === 0) return undefined;
-    return Object.fromEntries(
-      fields.slice(0, MAX_INPUT_FIELDS).map(([name, value]) => [name, this.#value(value)]),
-    );
-  }
-
-  #value(value: unknown): unknown {
-    if (typeof value === "number" || typeof value === "boolean" || value === null) return value;
-    const text = this.#clean(typeof value === "string" ? value : JSON.stringify(value));
-    return text.length > MAX_INPUT_CHARS ? `${text.slice(0, MAX_INPUT_CHARS)}…` : text;
   }
 
   #clean(text: string): string {
@@ -164,11 +137,4 @@ function readableOutput(output: string): string {
   return output.startsWith("The user has specified a rule which prevents")
     ? "Not allowed for this agent."
     : output;
-}
-
-/** Beginning and end: errors stand at the end. */
-function shorten(output: string): string {
-  const half = MAX_OUTPUT_CHARS / 2;
-  const left = output.length - MAX_OUTPUT_CHARS;
-  return `${output.slice(0, half)}\n… ${left} characters left out …\n${output.slice(-half)}`;
 }

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import type { Dispatcher } from "undici";
 import type { Config } from "#platform/config/config.ts";
 import type { Log } from "#platform/log.ts";
-import type { Sandboxes, Slot } from "#sandbox";
+import { ownerOf, type Sandboxes, type Slot } from "#sandbox";
 import { ModelBridge } from "../bridge/bridge.ts";
 import { OpencodeProcess } from "./process.ts";
 
@@ -161,8 +161,4 @@ async function makeSettings(slot: Slot): Promise<string> {
   await writeFile(join(opencode, ".gitignore"), "*\n", { mode: 0o644 });
   await writeFile(join(settings, "models.json"), "{}\n", { mode: 0o644 });
   return settings;
-}
-
-function ownerOf({ uid, gid }: Slot): { uid: number; gid: number } | null {
-  return uid === null || gid === null ? null : { uid, gid };
 }
