@@ -3,28 +3,16 @@ import { inTransaction } from "../in-transaction.ts";
 import { microcredits } from "../ledger/amount.ts";
 import type { Db, TaskRow } from "../schema.ts";
 import { checkContinues, checkPending, leastOf, lockGate, refuseNul } from "./admit.ts";
-import { insertTask, type TaskExtras } from "./insert.ts";
+import { insertTask, type TaskCore } from "./insert.ts";
 import { findByKey, findPlanByKey } from "./read.ts";
 
-export interface NewTask extends TaskExtras {
-  readonly id: string;
-  readonly user_id: string;
-  readonly project_id: string;
-  readonly agent: string;
-  readonly runner: string;
-  readonly model: string;
-  readonly prompt: string;
-  /** 1 (may wait) .. 9 (first). */
-  readonly priority: number;
-  readonly max_attempts: number;
+export interface NewTask extends TaskCore {
   /** Micro-credits to hold for the task, its hard ceiling; less is held where less is free. */
   readonly budget: number;
   /** Micro-credits below which the task is refused; default 1. */
   readonly minimum_hold?: number;
   /** Waiting tasks one user may have. */
   readonly pendingLimit: number;
-  /** The same key of the same user answers the first task again. */
-  readonly idempotency_key?: string | undefined;
 }
 
 export interface Enqueued {

@@ -8,7 +8,7 @@ export { type Enqueued, enqueueTask, type NewTask } from "./enqueue.ts";
 export { type Finish, finishTask, requeueTask } from "./finish.ts";
 export type { TaskExtras } from "./insert.ts";
 export { type Heartbeat, heartbeat, removeInstance } from "./instances.ts";
-export { type Reaped, reapExpired, renewLease, renewLeases } from "./lease.ts";
+export { type Lease, type Reaped, type Renewed, reapExpired, renewLeases } from "./lease.ts";
 export { pauseTask, resumeTask } from "./pause.ts";
 export { type EnqueuedPlan, enqueuePlan, type NewPlan, type NewStep } from "./plan.ts";
 export {
@@ -25,5 +25,5 @@ export {
   usageOf,
 } from "./read.ts";
 export { type SessionTurn, sessionHistory } from "./session.ts";
-export { checkSteps, type StepOrder } from "./steps.ts";
+export { checkSteps } from "./steps.ts";
 export { type QueueView, queueView, type ViewLimits } from "./view.ts";

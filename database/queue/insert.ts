@@ -22,8 +22,8 @@ export interface TaskExtras {
   readonly agent_config?: boolean | undefined;
 }
 
-/** A task to be written down as it is. */
-export interface TaskToInsert extends TaskExtras {
+/** What every task has. */
+export interface TaskCore extends TaskExtras {
   readonly id: string;
   readonly user_id: string;
   readonly project_id: string;
@@ -31,11 +31,17 @@ export interface TaskToInsert extends TaskExtras {
   readonly runner: string;
   readonly model: string;
   readonly prompt: string;
+  /** 1 (may wait) .. 9 (first). */
   readonly priority: number;
   readonly max_attempts: number;
+  /** The same key of the same user answers the first task again. */
+  readonly idempotency_key?: string | undefined;
+}
+
+/** A task to be written down as it is. */
+export interface TaskToInsert extends TaskCore {
   /** Micro-credits to hold. */
   readonly held: number;
-  readonly idempotency_key?: string | undefined;
   readonly place?: { readonly plan_id: string; readonly step: string; readonly nth: number } | undefined;
   /** Not in the line until the steps before it have completed. */
   readonly blocked?: boolean;

@@ -7,41 +7,32 @@ import { getTask } from "./read.ts";
 /** Tasks looked at per call; the rest waits for the next. */
 const REAP_LIMIT = 500;
 
-/**
- * Keep a running task for another `lease_ms`.
- * @returns alive false: it is no longer the caller's, stop at once. cancel: its user wants it ended. paused: it is
- * to be held before its next model call.
- */
-export async function renewLease(
-  db: Db,
-  task_id: string,
-  attempt: number,
-  lease_ms: number,
-): Promise<{ alive: boolean; cancel: boolean; paused: boolean }> {
-  const { rows } = await sql<{ cancel: boolean; paused: boolean }>`
-    UPDATE tasks SET lease_until = clock_timestamp() + make_interval(secs => ${lease_ms}::float8 / 1000)
-    WHERE id = ${task_id} AND state = 'running' AND attempt = ${attempt}
-    RETURNING cancel_requested_at IS NOT NULL AS cancel, paused_at IS NOT NULL AS paused`.execute(db);
-  const [task] = rows;
-  return { alive: task !== undefined, cancel: task?.cancel ?? false, paused: task?.paused ?? false };
+/** A claim of a task. */
+export interface Lease {
+  readonly task_id: string;
+  readonly attempt: number;
+}
+
+/** What is known of a lease after it was to be renewed. */
+export interface Renewed {
+  /** False: the task is no longer its holder's, who stops at once. */
+  readonly alive: boolean;
+  /** Its user wants it ended. */
+  readonly cancel: boolean;
+  /** It is to be held before its next model call. */
+  readonly paused: boolean;
 }
 
 /**
- * Keep many running tasks for another `lease_ms`, in one statement that waits for nobody.
- * @returns as `renewLease`, each; one whose row somebody has at this moment is missing: ask again.
+ * Keep running tasks for another `lease_ms`, in one statement that waits for nobody.
+ * @returns what is known of each; one whose row somebody has at this moment is missing: ask again.
  */
 export async function renewLeases(
   db: Db,
-  leases: readonly { readonly task_id: string; readonly attempt: number }[],
+  leases: readonly Lease[],
   lease_ms: number,
-): Promise<{ task_id: string; attempt: number; alive: boolean; cancel: boolean; paused: boolean }[]> {
-  const { rows } = await sql<{
-    task_id: string;
-    attempt: number;
-    alive: boolean;
-    cancel: boolean;
-    paused: boolean;
-  }>`
+): Promise<(Lease & Renewed)[]> {
+  const { rows } = await sql<Lease & Renewed>`
     WITH asked AS (
       SELECT * FROM unnest(${leases.map(({ task_id }) => task_id)}::text[],
         ${leases.map(({ attempt }) => attempt)}::integer[]) AS _(id, attempt)

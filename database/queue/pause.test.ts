@@ -9,7 +9,6 @@ import {
   queueView,
   readEvents,
   reapExpired,
-  renewLease,
   requestCancel,
   requestCancelPlan,
   requeueTask,
@@ -19,7 +18,7 @@ import {
 import { createProject, putBlobs } from "#database/projects/index.ts";
 import { newId } from "#platform/ids.ts";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
-import { addPlan, addTask, addUser } from "#tests/support/queue.ts";
+import { addPlan, addTask, addUser, renewLease } from "#tests/support/queue.ts";
 
 vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 

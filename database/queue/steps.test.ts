@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { AppError } from "#schemas";
+import { AppError, type StepOrder } from "#schemas";
 import { basesOf } from "./dependents.ts";
-import { checkSteps, type StepOrder } from "./steps.ts";
+import { checkSteps } from "./steps.ts";
 
 /** What is wrong with steps, as path and message; empty when nothing is. */
 function wrong(steps: readonly StepOrder[]): string[] {

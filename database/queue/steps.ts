@@ -1,10 +1,4 @@
-import { AppError, type FieldIssue, MAX_PLAN_STEPS } from "#schemas";
-
-/** A step's name within its plan, and the names of those it comes after. */
-export interface StepOrder {
-  readonly id: string;
-  readonly after?: readonly string[] | undefined;
-}
+import { AppError, type FieldIssue, MAX_PLAN_STEPS, orderFaults, type StepOrder } from "#schemas";
 
 /**
  * Refuse steps that can never all run.
@@ -17,21 +11,17 @@ export function checkSteps(steps: readonly StepOrder[], path = "steps"): void {
       { path, message: `has ${steps.length} steps` },
     ]);
   }
-  const issues: FieldIssue[] = [];
-  const known = new Set<string>();
-  for (const [nth, { id }] of steps.entries()) {
-    if (known.has(id)) issues.push({ path: `${path}[${nth}].id`, message: `"${id}" is there already` });
-    known.add(id);
-  }
-  for (const [nth, { after = [] }] of steps.entries()) {
-    for (const [of, id] of after.entries()) {
-      if (known.has(id)) continue;
-      issues.push({ path: `${path}[${nth}].after[${of}]`, message: `there is no step "${id}"` });
-    }
-  }
+  const { twice, unknown, stuck } = orderFaults(steps);
+  const issues = [
+    ...twice.map((nth) => ({ path: `${path}[${nth}].id`, message: `"${steps[nth]?.id}" is there already` })),
+    ...unknown.map(({ step, place, id }) => ({
+      path: `${path}[${step}].after[${place}]`,
+      message: `there is no step "${id}"`,
+    })),
+  ];
   if (issues.length > 0) throw wrongSteps("The plan's steps do not fit together.", issues);
-  const circle = findCircle(steps);
-  if (circle.length === 0) return;
+  if (stuck.length === 0) return;
+  const circle = circleIn(steps, stuck);
   const message = `${[...circle, circle[0]].map((id) => `"${id}"`).join(" after ")}`;
   throw wrongSteps("Steps of the plan wait for each other.", [{ path, message }]);
 }
@@ -41,22 +31,14 @@ function wrongSteps(message: string, issues: FieldIssue[]): AppError {
   return new AppError("InvalidParams", message, { hint, issues });
 }
 
-/** Steps each of which comes after the next, and the last after the first; empty when there are none. */
-function findCircle(steps: readonly StepOrder[]): string[] {
-  const left = new Map(steps.map(({ id, after = [] }) => [id, new Set(after)]));
-  for (let free = freeOf(left); free.length > 0; free = freeOf(left)) {
-    for (const id of free) left.delete(id);
-    for (const after of left.values()) for (const id of free) after.delete(id);
-  }
+/** Of those that are stuck, some each of which comes after the next, and the last after the first. */
+function circleIn(steps: readonly StepOrder[], stuck: readonly string[]): string[] {
+  const after = new Map(steps.map((step) => [step.id, step.after ?? []]));
   const walked: string[] = [];
-  let next = left.keys().next().value;
+  let next = stuck[0];
   while (next !== undefined && !walked.includes(next)) {
     walked.push(next);
-    next = left.get(next)?.values().next().value;
+    next = after.get(next)?.find((id) => stuck.includes(id));
   }
   return next === undefined ? [] : walked.slice(walked.indexOf(next));
-}
-
-function freeOf(left: ReadonlyMap<string, ReadonlySet<string>>): string[] {
-  return [...left].filter(([, after]) => after.size === 0).map(([id]) => id);
 }

@@ -13,7 +13,6 @@ import {
   openCall,
   readEvents,
   reapExpired,
-  renewLease,
   renewLeases,
   requestCancel,
   requeueTask,
@@ -24,7 +23,7 @@ import {
 import { createProject } from "#database/projects/index.ts";
 import { newId } from "#platform/ids.ts";
 import { type TestDatabase, testDatabase } from "#tests/support/database.ts";
-import { addTask, addUser } from "#tests/support/queue.ts";
+import { addTask, addUser, renewLease } from "#tests/support/queue.ts";
 
 vi.setConfig({ expect: { poll: { timeout: 30_000 } } });
 

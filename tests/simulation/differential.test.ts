@@ -12,7 +12,6 @@ import {
   reapExpired,
   releaseCall,
   removeInstance,
-  renewLease,
   requestCancel,
   requeueTask,
   resumeTask,
@@ -24,7 +23,7 @@ import {
 } from "#database";
 import { AGING_PER_MINUTE } from "#database/queue/claim.ts";
 import { AppError } from "#schemas";
-import { addTask } from "#tests/support/queue.ts";
+import { addTask, renewLease } from "#tests/support/queue.ts";
 import { Random } from "./random.ts";
 import { Store } from "./store.ts";
 import type { Limits } from "./store-rows.ts";

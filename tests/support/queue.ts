@@ -6,6 +6,8 @@ import {
   enqueueTask,
   type NewPlan,
   type NewTask,
+  type Renewed,
+  renewLeases,
   type TaskRow,
 } from "#database";
 import { newId } from "#platform/ids.ts";
@@ -34,6 +36,19 @@ export async function addTask(db: Db, user_id: string, given: Partial<NewTask> =
     ...given,
   });
   return task;
+}
+
+/** Renew one lease whose row nobody else has. */
+export async function renewLease(
+  db: Db,
+  task_id: string,
+  attempt: number,
+  lease_ms: number,
+): Promise<Renewed> {
+  const [lease] = await renewLeases(db, [{ task_id, attempt }], lease_ms);
+  if (lease === undefined) throw new Error("somebody else has the task's row");
+  const { alive, cancel, paused } = lease;
+  return { alive, cancel, paused };
 }
 
 /** A plan of a user's: the names of its steps, each with those it comes after. */

@@ -1,5 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { LeaseRenewals, type Renewed } from "./lease-renewals.ts";
+import type { Renewed } from "#database/queue/index.ts";
+import { LeaseRenewals } from "./lease-renewals.ts";
 
 const KEPT: Renewed = { alive: true, cancel: false, paused: false };
 const GONE: Renewed = { alive: false, cancel: false, paused: false };

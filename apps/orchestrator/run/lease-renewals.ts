@@ -1,14 +1,4 @@
-/** What is known of a lease after it was to be renewed. */
-export interface Renewed {
-  readonly alive: boolean;
-  readonly cancel: boolean;
-  readonly paused: boolean;
-}
-
-interface Lease {
-  readonly task_id: string;
-  readonly attempt: number;
-}
+import type { Lease, Renewed } from "#database/queue/index.ts";
 
 interface Asked extends Lease, PromiseWithResolvers<Renewed> {}
 
@@ -19,10 +9,7 @@ export interface LeaseRenewalsOptions {
   some(leases: readonly Lease[]): Promise<readonly (Lease & Renewed)[]>;
 }
 
-/**
- * Renews leases together that are due at nearly the same time. One by one, those of a thousand tasks were 600 statements
- * a second, behind which renewals themselves came too late.
- */
+/** Renews leases together that are due at nearly the same time: one by one, a thousand tasks ask 600 times a second. */
 export class LeaseRenewals {
   readonly #options: LeaseRenewalsOptions;
   #asked: Asked[] = [];

@@ -48,7 +48,7 @@ export async function judge(
   const place = checksPlace(database.db, config, bench);
   const deltas = ownDeltas(result.deltas, base, start);
   await using trees = new CheckTrees(place, [...start.values()], deltas, revision);
-  const files = await proposedFiles(deltas, start, database);
+  const files = await proposedFiles(deltas, start, result, database);
   return await agent.validate({ files, answer: result.answer }, trees);
 }
 
@@ -97,17 +97,26 @@ function ownDeltas(
 async function proposedFiles(
   deltas: readonly Delta[],
   start: Workspace["start"],
+  result: Result,
   database: RunDeps["database"],
 ): Promise<ProposedFile[]> {
   const sides = deltas.map(({ path, to }) => ({ path, from: start.get(path) ?? null, to }));
-  const versions = sides.flatMap(({ from, to }) => [from, to]).filter((version) => version !== null);
-  const contents = await readBlobs(
-    database.db,
-    versions.map(({ blob_hash }) => blob_hash),
+  const atHand = new Map<string, Uint8Array | null>(
+    result.deltas.flatMap(({ to }, index) =>
+      to === null ? [] : [[nameOf(to), result.files[index]?.content ?? null]],
+    ),
   );
+  const others = sides
+    .flatMap(({ from, to }) => [from, to])
+    .flatMap((version) => (version === null || atHand.has(nameOf(version)) ? [] : [version.blob_hash]));
+  const stored = await readBlobs(database.db, others);
   const contentOf = (version: FileVersion | null) =>
-    version === null ? null : (contents.get(version.blob_hash.toString("hex")) ?? null);
+    version === null ? null : (atHand.get(nameOf(version)) ?? stored.get(nameOf(version)) ?? null);
   return sides.map(({ path, from, to }) => ({ path, before: contentOf(from), after: contentOf(to) }));
+}
+
+function nameOf({ blob_hash }: FileVersion): string {
+  return blob_hash.toString("hex");
 }
 
 function summaryOf(prompt: string): string {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Agent, parsePlan, type Verdict } from "#agents";
+import { type Agent, type ParsedPlan, parsePlan, type Verdict } from "#agents";
 import { orAborted } from "#platform/waiting.ts";
 import type { Slot } from "#sandbox";
 import type { TaskEventBody } from "#schemas";
@@ -18,6 +18,7 @@ const MAX_CHECK_CHARS = 4000;
 /** A trial that was broken off has ended its commands and removed its files by then. */
 const JUDGE_END_MS = 10_000;
 const NOTHING_TO_JUDGE: Verdict = { problems: [], checks: [] };
+const NO_PLAN: ParsedPlan = { steps: [], problems: [] };
 
 export interface RoundsInput {
   readonly task: RunningTask;
@@ -74,12 +75,15 @@ export class Rounds {
       for (const note of collected.warnings) push({ type: "state", state: "running", note });
       this.#reusable = !collected.agentConfiguration;
       const result = await storeResult(collected.files, answer, deps);
-      const verdict = this.#handsOn(result) ? NOTHING_TO_JUDGE : await this.#judge(result);
-      const problems = [...verdict.problems, ...this.#planProblems(answer)]
+      const plan = this.#planIn(answer);
+      // One that left all of the work to others has no result of its own.
+      const handsOn = result.files.length === 0 && plan.steps.length > 0;
+      const verdict = handsOn ? NOTHING_TO_JUDGE : await this.#judge(result);
+      const problems = [...verdict.problems, ...plan.problems]
         .slice(0, MAX_PROBLEMS)
         .map((problem) => problem.slice(0, MAX_PROBLEM_CHARS));
       push({ type: "validation", round, passed: problems.length === 0, problems, checks: verdict.checks });
-      if (problems.length === 0) return this.#end(this.#accepted(result, verdict));
+      if (problems.length === 0) return this.#end(this.#accepted(result, verdict, plan));
       if (round > agent.repairRounds || session.dead) return this.#end(refused(problems, round));
       this.#reusable = false;
       text = repairPrompt(problems, verdict);
@@ -126,22 +130,15 @@ export class Rounds {
     }
   }
 
-  /** Whether it left all of the work to the steps of a plan. */
-  #handsOn({ files, answer }: Result): boolean {
-    return this.#input.task.may_plan && files.length === 0 && parsePlan(answer).steps.length > 0;
+  /** The plan of an agent that may make one. */
+  #planIn(answer: string): ParsedPlan {
+    return this.#input.task.may_plan ? parsePlan(answer) : NO_PLAN;
   }
 
-  /** What is wrong with a plan, from an agent that may make one. */
-  #planProblems(answer: string): string[] {
-    if (!this.#input.task.may_plan) return [];
-    return parsePlan(answer).problems;
-  }
-
-  #accepted(result: Result, { findings }: Verdict): RunEnd {
+  #accepted(result: Result, { findings }: Verdict, { steps }: ParsedPlan): RunEnd {
     const { task, agent, workspace, push } = this.#input;
     if (findings !== undefined) push({ type: "findings", findings });
     const change = changeOf(task, agent, result, workspace.revision);
-    const steps = task.may_plan ? parsePlan(result.answer).steps : [];
     return {
       kind: "finish",
       state: "completed",

@@ -98,7 +98,7 @@ export class TaskRun {
     const station = await runner.acquire(this.#task, this.stop.signal, onWait);
     this.#station = station;
     const { session, workspace, text } = await this.#prepare(station, agent);
-    const { config, database, taskTokens } = this.#deps;
+    const { config, taskTokens } = this.#deps;
     const { timeoutMs, silenceMs } = config.run;
     const { id: task_id, user_id, attempt, model } = this.#task;
     // Each trial of a result may take as long as the run, and the next round needs the token after it.
@@ -136,7 +136,7 @@ export class TaskRun {
       workspace,
       slot: station.slot,
       stop: this.stop,
-      deps: { ...this.#deps, database },
+      deps: this.#deps,
       timeoutMs: timeoutMs + config.run.pauseMs + CANCEL_MS,
       push: (event) => this.#writer.push(event),
       busy: (busy) => {
