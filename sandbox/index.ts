@@ -31,7 +31,7 @@ export {
   type SandboxesOptions,
   type SandboxHost,
 } from "./sandboxes.ts";
-export type { Slot, Slots } from "./slots.ts";
+export { ownerOf, type Slot, type Slots } from "./slots.ts";
 export type {
   Availability,
   Engine,

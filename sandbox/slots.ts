@@ -27,6 +27,11 @@ export interface Slot {
   release(): Promise<void>;
 }
 
+/** Who owns what a slot's programs write, on the host; null: ourselves. */
+export function ownerOf({ uid, gid }: Pick<Slot, "uid" | "gid">): { uid: number; gid: number } | null {
+  return uid === null || gid === null ? null : { uid, gid };
+}
+
 interface Waiter {
   resolve: (index: number) => void;
   reject: (error: unknown) => void;

@@ -4,7 +4,7 @@ import { getProject, hashContent, readContents, readTree } from "#database/proje
 import type { Quota, TreeFile } from "#database/projects/types.ts";
 import type { Log } from "#platform/log.ts";
 import { Serial } from "#platform/serial.ts";
-import { Jail, type JailFile, type SandboxHost, type Slot } from "#sandbox";
+import { Jail, type JailFile, ownerOf, type SandboxHost, type Slot } from "#sandbox";
 import { AppError } from "#schemas";
 import { type CollectSource, collectChanges } from "./collect.ts";
 import { IgnoreRules, isRulesFile } from "./ignored.ts";
@@ -109,7 +109,7 @@ export class LiveWorkspace implements CollectSource {
   }
 
   openJail(): Promise<Jail> {
-    return Jail.open(this.slot.dir, this.#ownership);
+    return Jail.open(this.slot.dir, { owner: ownerOf(this.slot) });
   }
 
   /** Bring the disk to what the project is now, keeping what programs have changed. @throws AppError NotFound. */
@@ -132,16 +132,11 @@ export class LiveWorkspace implements CollectSource {
     await this.#serial.run(() => this.slot.release());
   }
 
-  get #ownership(): { owner?: { uid: number; gid: number } } {
-    const { uid, gid } = this.slot;
-    return uid === null || gid === null ? {} : { owner: { uid, gid } };
-  }
-
   async #fill(): Promise<void> {
     const { db } = this.#deps.database;
     const { head_revision } = await getProject(db, this.project_id);
     const tree = await readTree(db, this.project_id, head_revision);
-    this.#rules = await fill(db, this.work, tree, this.#ownership.owner ?? null);
+    this.#rules = await fill(db, this.work, tree, ownerOf(this.slot));
     this.#snapshot = await snapshotOf(this.work, tree.length);
     this.#base = new Map(tree.map((file) => [file.path, file]));
     this.#revision = head_revision;

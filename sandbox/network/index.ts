@@ -1,4 +1,4 @@
-import type { Slot } from "../slots.ts";
+import { ownerOf, type Slot } from "../slots.ts";
 import type { SandboxBridge } from "../types.ts";
 import { NetworkProxy, type ProxyOptions } from "./proxy.ts";
 
@@ -21,7 +21,7 @@ export interface NetworkAccess {
  * Open the network for one run in `slot`, to `options.rules` only. The caller closes the proxy when the run has ended.
  */
 export async function networkAccess(slot: Slot, options: NetworkOptions): Promise<NetworkAccess> {
-  const owner = slot.uid === null || slot.gid === null ? null : { uid: slot.uid, gid: slot.gid };
+  const owner = ownerOf(slot);
   const proxy = await NetworkProxy.open({ ...options, socketPath: slot.makeSocketPath(), owner });
   const url = `http://127.0.0.1:${PROXY_PORT}`;
   const local = "localhost,127.0.0.1,::1";

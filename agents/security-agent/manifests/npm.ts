@@ -1,5 +1,5 @@
 import type { Finding } from "#schemas";
-import { misspelt } from "./popular-names.ts";
+import { nameIssue } from "./popular-names.ts";
 import {
   beside,
   fileName,
@@ -69,7 +69,7 @@ function dependencyFindings(file: ScannedFile, section: string, dependencies: un
   for (const [name, version] of Object.entries(dependencies).slice(0, MAX_PACKAGES)) {
     if (typeof version !== "string") continue;
     const issues = [
-      nameIssue(name),
+      nameIssue(name, "npm"),
       sourceIssue(`\`${shortened(name)}\``, version) ?? versionIssue(name, version),
     ].flatMap((issue) => issue ?? []);
     if (issues.length === 0) continue;
@@ -79,18 +79,6 @@ function dependencyFindings(file: ScannedFile, section: string, dependencies: un
     if (found.length >= MAX_FINDINGS) break;
   }
   return found;
-}
-
-function nameIssue(name: string): Issue | undefined {
-  const meant = misspelt(name, "npm");
-  if (meant === undefined) return undefined;
-  return {
-    severity: "high",
-    cwe: "CWE-1357",
-    title: `\`${shortened(name)}\` may be a misspelling of \`${meant}\``,
-    detail: "Packages named one letter beside popular ones are a known way to bring in foreign code.",
-    fix: `Make sure that \`${shortened(name)}\` is meant, and not \`${meant}\`.`,
-  };
 }
 
 function versionIssue(name: string, version: string): Issue | undefined {

@@ -1,3 +1,5 @@
+import { type Issue, shortened } from "./scanner.ts";
+
 /** Names that misspelt ones are made after; close ones that are themselves well known stand here as well. */
 const NPM =
   "angular async axios babel-cli bcrypt bluebird body-parser chalk chokidar classnames color colors commander " +
@@ -17,8 +19,21 @@ const SHORTEST = 5;
 
 const POPULAR = { npm: NPM.split(" "), pypi: PYPI.split(" ") } as const;
 
+/** What is to be said of a name that is no popular one but close to one. */
+export function nameIssue(name: string, where: keyof typeof POPULAR): Issue | undefined {
+  const meant = misspelt(name, where);
+  if (meant === undefined) return undefined;
+  return {
+    severity: "high",
+    cwe: "CWE-1357",
+    title: `\`${shortened(name)}\` may be a misspelling of \`${meant}\``,
+    detail: "Packages named one letter beside popular ones are a known way to bring in foreign code.",
+    fix: `Make sure that \`${shortened(name)}\` is meant, and not \`${meant}\`.`,
+  };
+}
+
 /** The popular name that this one is one slip of the fingers away from, if it is no popular name itself. */
-export function misspelt(name: string, where: keyof typeof POPULAR): string | undefined {
+function misspelt(name: string, where: keyof typeof POPULAR): string | undefined {
   const plain = name.toLowerCase().replaceAll("_", "-");
   const popular = POPULAR[where];
   if (plain.length < SHORTEST || popular.includes(plain)) return undefined;

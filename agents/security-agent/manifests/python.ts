@@ -1,4 +1,4 @@
-import { misspelt } from "./popular-names.ts";
+import { nameIssue } from "./popular-names.ts";
 import { byLine, fileName, type Issue, type Scanner, shortened } from "./scanner.ts";
 
 /** requirements.txt and its kin: one package a line. */
@@ -11,7 +11,7 @@ export const requirements: Scanner = {
       const [, name] = /^([A-Za-z0-9][\w.-]*)/.exec(text) ?? [];
       if (name === undefined) return undefined;
       return (
-        nameIssue(name) ??
+        nameIssue(name, "pypi") ??
         sourceIssue(text) ??
         (/[=<>~!]/.test(text) ? rangeIssue(name, text) : anyVersion(name))
       );
@@ -45,7 +45,7 @@ function listedIssue(line: string): Issue | undefined {
     const [, name] = /^([A-Za-z0-9][\w.-]*)/.exec(entry) ?? [];
     if (name === undefined) continue;
     const issue =
-      nameIssue(name) ?? sourceIssue(entry) ?? (/[=<>~!]/.test(entry) ? undefined : anyVersion(name));
+      nameIssue(name, "pypi") ?? sourceIssue(entry) ?? (/[=<>~!]/.test(entry) ? undefined : anyVersion(name));
     if (issue !== undefined) return issue;
   }
   return undefined;
@@ -56,22 +56,10 @@ function tableIssue(table: string, line: string): Issue | undefined {
   const [, name = "", value = ""] = /^\s*["']?([A-Za-z0-9][\w.-]*)["']?\s*=\s*(.+)$/.exec(line) ?? [];
   if (name === "" || name === "python") return undefined;
   return (
-    nameIssue(name) ??
+    nameIssue(name, "pypi") ??
     sourceIssue(value) ??
     (/^["'](\*|latest|)["']/.test(value) ? anyVersion(name) : undefined)
   );
-}
-
-function nameIssue(name: string): Issue | undefined {
-  const meant = misspelt(name, "pypi");
-  if (meant === undefined) return undefined;
-  return {
-    severity: "high",
-    cwe: "CWE-1357",
-    title: `\`${shortened(name)}\` may be a misspelling of \`${meant}\``,
-    detail: "Packages named one letter beside popular ones are a known way to bring in foreign code.",
-    fix: `Make sure that \`${shortened(name)}\` is meant, and not \`${meant}\`.`,
-  };
 }
 
 function sourceIssue(text: string): Issue | undefined {

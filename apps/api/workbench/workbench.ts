@@ -38,7 +38,8 @@ export class Workbench {
   readonly machines: Machines;
   readonly landing: Landing;
   readonly engines: Engines;
-  readonly #grants: NetworkGrants;
+  /** What of the network may be granted to programs, whoever runs them. */
+  readonly grants: NetworkGrants;
   readonly #sandboxes: Sandboxes;
 
   /** @throws AppError InvalidParams for hosts in the settings that are none. */
@@ -78,8 +79,8 @@ export class Workbench {
       max: config.workbench.workspaces,
       log,
     });
-    this.#grants = new NetworkGrants(config.workbench, log);
-    const deps = { config, sandboxes, workspaces: this.workspaces, grants: this.#grants, log };
+    this.grants = new NetworkGrants(config.workbench, log);
+    const deps = { config, sandboxes, workspaces: this.workspaces, grants: this.grants, log };
     this.landing = new Landing({ database, config, sandboxes });
     this.programs = new Programs(deps);
     this.terminals = new Terminals(deps);
@@ -96,7 +97,7 @@ export class Workbench {
     return {
       engines,
       languages: found.map(({ name, version }) => ({ name, version })),
-      hosts: [...this.#grants.hosts],
+      hosts: [...this.grants.hosts],
     };
   }
 
