@@ -7,7 +7,7 @@ import { median, percentile, printTable } from "../support.ts";
 const ATTACKERS = 50;
 /** Alone and among the attackers in turn, so that both meet the same machine. */
 const BLOCKS = 2;
-const ROUNDS = 60;
+const ROUNDS = 150;
 /** Users do not begin a program in the instant the last one ended. */
 const PAUSE_MS = 50;
 const OTHERS = 20;

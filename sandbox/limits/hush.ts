@@ -1,5 +1,5 @@
 /** In any second hogs are held for others no longer than this, so that a stream of short runs does not starve them. */
-export const HUSH_SHARE = 0.75;
+export const HUSH_SHARE = 0.9;
 const SECOND_MS = 1000;
 
 /** The moments in which no hog runs. */

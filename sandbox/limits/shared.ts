@@ -1,5 +1,4 @@
 import { availableParallelism } from "node:os";
-import { setTimeout as sleep } from "node:timers/promises";
 import { AppError } from "#schemas";
 import type { SandboxLimits, SandboxStats } from "../types.ts";
 import { Accounts, FIRST_WEIGHT, LAST_WEIGHT } from "./credit.ts";
@@ -19,9 +18,6 @@ const QUIET_MS = 250;
 const QUIET_USE_MS = 2;
 /** CPU time used by groups not looked at, upon which all are. */
 const UNKNOWN_MS = 20;
-
-/** How long a start waits until those who are being parked have left the kernel: then it finds its locks free. */
-const STILL_MS = 20;
 
 /** What a group asks of the machine's shares. */
 interface Host {
@@ -128,13 +124,6 @@ class SharedGroup implements LimitGroup {
     return this.#applying ?? Promise.resolve();
   }
 
-  /** Resolves when all its processes have stopped that were to be; at once when nothing is under way. */
-  async stopped(): Promise<void> {
-    if (this.#applying === undefined || !this.#wanted) return;
-    await this.#applying;
-    if (this.#held && this.#wanted) await this.#group.settled(true);
-  }
-
   async weigh(): Promise<void> {
     const weight = this.member.account.hog ? LAST_WEIGHT : FIRST_WEIGHT;
     if (weight === this.#weight || this.#ending) return;
@@ -199,7 +188,6 @@ class SharedMachine implements LimitDriver {
     try {
       this.#decide();
       await member.admitted.promise;
-      await this.#still();
       if (signal.aborted || this.#closed) throw cancelled();
       const group = await this.#groups.create(limits);
       const shared = new SharedGroup({ group, member, turns: this.#turns, host: this.#host });
@@ -214,11 +202,6 @@ class SharedMachine implements LimitDriver {
     } finally {
       signal.removeEventListener("abort", giveUp);
     }
-  }
-
-  async #still(): Promise<void> {
-    const stopped = Promise.allSettled([...this.#members.values()].map((group) => group.stopped()));
-    await Promise.race([stopped, sleep(STILL_MS, undefined, { ref: false })]);
   }
 
   async close(): Promise<void> {

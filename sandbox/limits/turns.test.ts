@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { Accounts } from "./credit.ts";
 import { HUSH_SHARE } from "./hush.ts";
-import { LONGEST_START_MS, LONGEST_WAIT_MS, type Member, TURN_MS, Turns } from "./turns.ts";
+import { LINGER_MS, LONGEST_START_MS, LONGEST_WAIT_MS, type Member, TURN_MS, Turns } from "./turns.ts";
 
 const SEATS = 2;
 
@@ -151,7 +151,8 @@ describe("turns", () => {
     const light = machine.enter("light", 1);
     machine.pass(50, () => expect(hogs.every(({ parked }) => parked)).toBe(true));
     machine.leave(light, "light");
-    machine.pass(30);
+    machine.pass(LINGER_MS - 10, () => expect(machine.running()).toHaveLength(0));
+    machine.pass(20);
     expect(machine.running()).toHaveLength(SEATS);
   });
 

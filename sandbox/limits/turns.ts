@@ -27,8 +27,8 @@ const ROUSE_EVERY_MS = 1000;
 const LIGHT_PER_SEAT = 1;
 /** A light one that uses less than this in a turn is not at work. */
 const WORK_MS = 1;
-/** The machine tidies up after a light one, and often the next is about to begin. */
-const LINGER_MS = 15;
+/** The next light one is often about to begin, and finds the kernel's locks free if nobody has to be parked first. */
+export const LINGER_MS = 60;
 
 /** One sandbox in its owner's account. */
 export class Member {
