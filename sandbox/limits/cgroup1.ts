@@ -76,7 +76,7 @@ function cpuMs(groups: Homes): number {
 }
 
 const use = (groups: Homes): GroupUse =>
-  groups.core === undefined ? { cpuMs: cpuMs(groups), waitedMs: 0 } : usageOf(groups.core);
+  groups.core === undefined ? { cpuMs: cpuMs(groups), waitedMs: null } : usageOf(groups.core);
 
 /** `weight` as control groups v2 count. */
 async function setWeight(groups: Homes, weight: number): Promise<void> {

@@ -50,11 +50,12 @@ export function usageOf(group: string): GroupUse {
 }
 
 /** Kernels need not account for pressure. */
-function waitedMsOf(group: string): number {
+function waitedMsOf(group: string): number | null {
   try {
-    return Number(/^some .*total=(\d+)/.exec(readNow(group, "cpu.pressure"))?.[1] ?? 0) / 1000;
+    const us = /^some .*total=(\d+)/.exec(readNow(group, "cpu.pressure"))?.[1];
+    return us === undefined ? null : Number(us) / 1000;
   } catch {
-    return 0;
+    return null;
   }
 }
 

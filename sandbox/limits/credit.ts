@@ -14,6 +14,13 @@ const HUSH_MS = 1000;
 const HUSH_REFILL = 0.1;
 /** What must have come back once it is used up. */
 const HUSH_AGAIN_MS = 200;
+/**
+ * Whose programs run into limits one after the other begins the next one later each time, as long as others want the machine:
+ * killing one and clearing up after it is work that is counted for nobody. Twice as long for each, and forgotten after a while.
+ */
+const BACK_OFF_MS = 2000;
+const LONGEST_BACK_OFF_MS = 30_000;
+const FORGOTTEN_MS = 60_000;
 /** Owners without a sandbox that are remembered, the latest ones. */
 const MOST_KEPT = 4096;
 
@@ -36,6 +43,8 @@ export class Account {
   #credit = FULL_MS;
   #hush = HUSH_MS;
   #mayHush = true;
+  #backOffMs = 0;
+  #overdrawnAt = Number.NEGATIVE_INFINITY;
   #at: number;
 
   constructor(now: number) {
@@ -57,6 +66,14 @@ export class Account {
   /** It ran into a limit: whoever does so is not one of those who ask for little. */
   overdraw(now: number): void {
     this.spend(FULL_MS, now);
+    const isAgain = now - this.#overdrawnAt < FORGOTTEN_MS;
+    this.#backOffMs = isAgain ? Math.min(LONGEST_BACK_OFF_MS, Math.max(BACK_OFF_MS, this.#backOffMs * 2)) : 0;
+    this.#overdrawnAt = now;
+  }
+
+  /** Whether its next program may take others' turn. */
+  mayBegin(now: number): boolean {
+    return now - this.#overdrawnAt >= this.#backOffMs;
   }
 
   /** Hogs have been held for it. */

@@ -51,8 +51,8 @@ export interface LimitDriver {
 export interface GroupUse {
   /** CPU time. */
   cpuMs: number;
-  /** Time in which a process of it could have run, and waited for the CPU; 0 where the kernel does not tell. */
-  waitedMs: number;
+  /** Time in which a process of it could have run, and waited for the CPU; null where the kernel does not tell. */
+  waitedMs: number | null;
 }
 
 /** A control group before it is known who runs when: see `shared.ts`. */

@@ -113,7 +113,8 @@ class SharedGroup implements LimitGroup {
     const before = this.#use;
     this.#use = this.#group.use();
     const usedMs = Math.max(0, this.#use.cpuMs - before.cpuMs);
-    const waitedMs = Math.max(0, this.#use.waitedMs - before.waitedMs);
+    const { waitedMs: until } = this.#use;
+    const waitedMs = until === null ? null : Math.max(0, until - (before.waitedMs ?? 0));
     this.#turns.use(this.member, { usedMs, waitedMs }, this.#host.now());
     return usedMs;
   }

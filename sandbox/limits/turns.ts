@@ -1,7 +1,7 @@
 /**
  * Hogs take turns. Fifty sandboxes that take all they can are slow for everybody, whatever they weigh: their time goes
- * into the kernel, where a lock's holder waits for the CPU too. So while there are more busy hogs than seats only the
- * seated ones are let run, and for a moment none while somebody who asks for little is at work. Who is parked is stopped
+ * into the kernel, where a lock's holder waits for the CPU too. So while they want more than there is only the seated ones
+ * are let run, and for a moment none while somebody who asks for little is at work. Who is parked is stopped
  * on its way out of the kernel, so it holds nothing there.
  *
  * This is the logic alone, on a clock that is handed in (ms); `shared.ts` does what it decides.
@@ -11,10 +11,14 @@ import { Hush } from "./hush.ts";
 
 /** A turn, and how often use is measured. */
 export const TURN_MS = 100;
-/** CPU time, had or waited for, in a turn below which a hog is at rest, as one that waits for its model. */
+/** Who would use less CPU time in a turn is at rest, as one that waits for its model. */
 const REST_MS = 5;
-/** What those at rest may take together in a turn without a seat, the smallest first. */
+/** Who would use less, of those not at rest, shares a seat with others: it sleeps most of the time. */
+const DROWSY_MS = 20;
+/** What those at rest may take together in a turn, the smallest first, whoever else is at work. */
 const RESTING_MS = 25;
+/** Who has waited for so much of a turn may as well want all of it: what little it had does not tell. */
+const MOSTLY = 0.7;
 /** Who has waited longer goes first, whatever it had before. */
 export const LONGEST_WAIT_MS = 10_000;
 /** A start waits no longer for a seat, but for the end of a hush. */
@@ -27,8 +31,10 @@ const ROUSE_EVERY_MS = 1000;
 const LIGHT_PER_SEAT = 1;
 /** A light one that uses less than this in a turn is not at work. */
 const WORK_MS = 1;
+/** With no light one for so long, those that mostly sleep share seats: to stop and let go many at once takes the kernel long. */
+const ALONE_MS = 300;
 /** The next light one is often about to begin, and finds the kernel's locks free if nobody has to be parked first. */
-export const LINGER_MS = 60;
+export const LINGER_MS = 90;
 
 /** One sandbox in its owner's account. */
 export class Member {
@@ -41,10 +47,12 @@ export class Member {
   away = false;
   /** May have run since its use was last measured. */
   unseen = true;
-  /** CPU time it had or waited for in a turn, as last measured over one; hogs are thought busy before. */
-  wantedMs = Number.POSITIVE_INFINITY;
-  /** What the next such figure is made of: for how long it was let run, and what it wanted meanwhile. */
-  readonly measured = { letRunMs: 0, wantedMs: 0 };
+  /** CPU time it would use in a turn alone on a core, as last measured over one; all of it is thought before. */
+  wantedMs = TURN_MS;
+  /** What is kept for it of a turn: all, unless it sleeps most of the time, and somebody tells for how long it waited. */
+  seatMs = TURN_MS;
+  /** What the next such figure is made of: for how long it was let run, and what it had and waited for meanwhile. */
+  readonly measured = { letRunMs: 0, usedMs: 0, waitedMs: 0 };
   #at: number;
   /** Light: at work. */
   working = true;
@@ -77,8 +85,10 @@ export class Turns {
   readonly #members = new Set<Member>();
   readonly #hush = new Hush();
   #lingerUntil = Number.NEGATIVE_INFINITY;
+  /** When a light one was last at work, or wished to be. */
+  #urgentAt = Number.NEGATIVE_INFINITY;
   #at = Number.NEGATIVE_INFINITY;
-  /** Least CPU time had by an owner that waits or runs: who comes begins with it. */
+  /** Least CPU time had by an owner that works or waits to: who comes begins with it. */
   #floorMs = 0;
 
   constructor(seats: number) {
@@ -124,19 +134,22 @@ export class Turns {
     member.since = now - LONGEST_WAIT_MS - 1;
   }
 
-  /** What CPU time it has had since last told, and for how long it waited for it. */
-  use(member: Member, { usedMs, waitedMs }: { usedMs: number; waitedMs: number }, now: number): void {
+  /** What CPU time it has had since last told, and for how long it waited for it; null: nobody knows. */
+  use(member: Member, { usedMs, waitedMs }: { usedMs: number; waitedMs: number | null }, now: number): void {
     const { measured } = member;
     member.pass(now);
     member.unseen = member.seated;
     member.account.spend(usedMs, now);
     member.account.ranMs += usedMs;
-    measured.wantedMs += usedMs + waitedMs;
+    measured.usedMs += usedMs;
+    measured.waitedMs += waitedMs ?? 0;
     // Interrupted by a hush it has not shown yet what it would use.
     if (member.phase !== "running" || measured.letRunMs < TURN_MS * WHOLE) return;
-    member.wantedMs = (measured.wantedMs * TURN_MS) / measured.letRunMs;
+    member.wantedMs = ((measured.usedMs + measured.waitedMs) * TURN_MS) / measured.letRunMs;
+    const aloneMs = usedAlone(measured);
+    member.seatMs = waitedMs !== null && aloneMs < DROWSY_MS ? aloneMs : TURN_MS;
     member.working = member.wantedMs >= WORK_MS;
-    Object.assign(measured, { letRunMs: 0, wantedMs: 0 });
+    Object.assign(measured, { letRunMs: 0, usedMs: 0, waitedMs: 0 });
   }
 
   /** Whose use there is to measure now; with `all`, whatever they used last. */
@@ -165,7 +178,7 @@ export class Turns {
     for (const { account } of wanting) account.busy = true;
     for (const { account, phase, working } of light) if (phase === "running" && working) account.busy = true;
     for (const member of hogs) if (!wanting.has(member)) this.#letGo(member);
-    if (wanting.size <= this.#seats) {
+    if (sumOf(wanting) <= this.#seats * TURN_MS) {
       this.#hush.set(false, now);
       this.#floorMs = 0;
       for (const member of wanting) {
@@ -174,6 +187,7 @@ export class Turns {
       }
       return TURN_MS;
     }
+    if (urgent.length > 0) this.#urgentAt = now;
     const wished = urgent.length > 0 || now < this.#lingerUntil;
     this.#hush.set(wished, now);
     // With the hush used up, whoever asks for little still finds a core.
@@ -230,21 +244,28 @@ export class Turns {
       Number(other.seated) - Number(one.seated) ||
       one.since - other.since;
     const order = [...wanting].sort(before);
-    // One seat per owner first; a start that is under way cannot be stopped.
+    // A start that is under way cannot be stopped.
     const chosen = new Set(order.filter(({ phase }) => phase === "starting"));
     const owners = new Set([...chosen].map(({ account }) => account));
-    for (const member of order) {
-      if (chosen.size >= seats) break;
-      if (owners.has(member.account)) continue;
-      owners.add(member.account);
+    const isShared = now - this.#urgentAt > ALONE_MS;
+    let leftMs = seats * TURN_MS - sumOf(chosen);
+    const choose = (member: Member) => {
+      if (leftMs <= 0 || chosen.has(member) || isBackingOff(member, now)) return;
       chosen.add(member);
-    }
-    for (const member of order) if (chosen.size < seats) chosen.add(member);
+      owners.add(member.account);
+      leftMs -= isShared ? member.seatMs : TURN_MS;
+    };
+    // One of each owner first.
+    for (const member of order) if (!owners.has(member.account)) choose(member);
+    for (const member of order) choose(member);
     for (const member of order) {
       if (chosen.has(member) || (isOverdue(member, now) && !this.#hush.on)) this.#letGo(member);
       else this.#park(member, now);
     }
-    this.#floorMs = Math.min(...[...wanting].map(({ account }) => account.ranMs));
+    // Those that sleep most of the time have little: who comes new would always go before all who work.
+    const awake = order.filter(({ seatMs }) => seatMs === TURN_MS);
+    const floors = (awake.length > 0 ? awake : order).map(({ account }) => account.ranMs);
+    this.#floorMs = Math.min(...floors);
   }
 
   #park(member: Member, now: number): void {
@@ -262,5 +283,19 @@ export class Turns {
   }
 }
 
-const isOverdue = ({ phase, since }: Member, now: number) =>
-  phase === "waiting" && now - since > LONGEST_START_MS;
+/**
+ * What one would use of a turn if nobody made it wait: the waits of one that sleeps in between only put off its next sleep, so
+ * they are left out, and what it had is its share of the rest. One that never sleeps wants all.
+ */
+function usedAlone({ letRunMs, usedMs, waitedMs }: Member["measured"]): number {
+  const othersMs = Math.max(usedMs, letRunMs - waitedMs);
+  return waitedMs > letRunMs * MOSTLY || othersMs === 0 ? TURN_MS : (usedMs * TURN_MS) / othersMs;
+}
+
+const sumOf = (members: Iterable<Member>) => [...members].reduce((sum, member) => sum + member.seatMs, 0);
+
+const isBackingOff = ({ phase, account }: Member, now: number) =>
+  phase === "waiting" && !account.mayBegin(now);
+
+const isOverdue = (member: Member, now: number) =>
+  member.phase === "waiting" && now - member.since > LONGEST_START_MS && !isBackingOff(member, now);
