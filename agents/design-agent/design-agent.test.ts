@@ -23,6 +23,12 @@ describe("DesignAgent's result", () => {
     expect(await problems(preview, { "design/sign-in.md": reasons })).toBe("");
   });
 
+  it("needs no new preview where there is one that is talked of", async () => {
+    expect(await problems({}, GOOD)).toBe("");
+    expect(await problems({ "design/sign-in.md": `${REASONS}And quiet.\n` }, GOOD)).toBe("");
+    expect(await problems({ "design/sign-in.html": null }, GOOD)).toContain("There is no preview");
+  });
+
   it("is refused without a preview, without reasons, or when they do not name it", async () => {
     expect(await problems({})).toContain("There is no preview");
     expect(await problems({ "design/sign-in.md": REASONS })).toContain("There is no preview");

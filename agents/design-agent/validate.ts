@@ -15,7 +15,8 @@ export async function validateDesign(change: ProposedChange, checks: Checks): Pr
   if (problems.length > 0) return verdict(problems);
   const written = change.files.filter((file) => file.after !== null);
   const previews = written.filter((file) => isPreview(file.path));
-  if (previews.length === 0) {
+  // A question about one that is there, or other words for its reasons, needs no new one.
+  if (previews.length === 0 && !(await checks.after.list()).some(isPreview)) {
     problems.push("There is no preview: DesignAgent's result is at least one HTML file below design/.");
   }
   problems.push(...change.files.flatMap(placeProblems), ...written.flatMap(contentProblems));
