@@ -290,6 +290,17 @@ describe("starts", () => {
     expect(machine.enter("bomb", 1).phase).toBe("starting");
   });
 
+  it("of many who ran into limits, as many begin as there are seats that nobody else wants", () => {
+    const machine = new Machine();
+    const owners = ["a", "b", "c", "d", "e"];
+    for (const owner of owners)
+      for (let time = 0; time < 3; time += 1) machine.accounts.enter(owner, 0).overdraw(machine.now);
+    const [first, second, ...others] = owners.map((owner) => ({ owner, member: machine.enter(owner, 1) }));
+    expect(others.map(({ member }) => member.phase)).toEqual(["waiting", "waiting", "waiting"]);
+    for (const each of [first, second]) if (each !== undefined) machine.leave(each.member, each.owner);
+    expect(others.filter(({ member }) => member.phase === "starting")).toHaveLength(SEATS);
+  });
+
   it("who gives up waiting frees its place", async () => {
     const machine = new Machine();
     const hogs = machine.crowd(3);

@@ -11,9 +11,9 @@ import { Hush } from "./hush.ts";
 
 /** A turn, and how often use is measured. */
 export const TURN_MS = 100;
-/** Who would use less CPU time in a turn is at rest, as one that waits for its model. */
+/** CPU time, had or waited for, in a turn below which a hog is at rest, as one that waits for its model. */
 const REST_MS = 5;
-/** Who would use less, of those not at rest, shares a seat with others: it sleeps most of the time. */
+/** CPU time it would use in a turn alone below which one shares a seat with others: it sleeps most of the time. */
 const DROWSY_MS = 20;
 /** What those at rest may take together in a turn, the smallest first, whoever else is at work. */
 const RESTING_MS = 25;
@@ -47,7 +47,7 @@ export class Member {
   away = false;
   /** May have run since its use was last measured. */
   unseen = true;
-  /** CPU time it would use in a turn alone on a core, as last measured over one; all of it is thought before. */
+  /** CPU time it had or waited for in a turn, as last measured over one; hogs are thought busy before. */
   wantedMs = TURN_MS;
   /** What is kept for it of a turn: all, unless it sleeps most of the time, and somebody tells for how long it waited. */
   seatMs = TURN_MS;
@@ -239,6 +239,7 @@ export class Turns {
   #seat(wanting: ReadonlySet<Member>, seats: number, now: number): void {
     const isLate = ({ since, seated }: Member) => !seated && now - since > LONGEST_WAIT_MS;
     const before = (one: Member, other: Member) =>
+      Number(isBackingOff(one, now)) - Number(isBackingOff(other, now)) ||
       Number(isLate(other)) - Number(isLate(one)) ||
       (isLate(one) ? 0 : one.account.ranMs - other.account.ranMs) ||
       Number(other.seated) - Number(one.seated) ||
@@ -250,7 +251,7 @@ export class Turns {
     const isShared = now - this.#urgentAt > ALONE_MS;
     let leftMs = seats * TURN_MS - sumOf(chosen);
     const choose = (member: Member) => {
-      if (leftMs <= 0 || chosen.has(member) || isBackingOff(member, now)) return;
+      if (leftMs <= 0 || chosen.has(member)) return;
       chosen.add(member);
       owners.add(member.account);
       leftMs -= isShared ? member.seatMs : TURN_MS;
